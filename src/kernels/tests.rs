@@ -1,0 +1,192 @@
+//! Every table against the definition, bit for bit. The same tests run natively and, compiled to
+//! WebAssembly, in each SIMD build.
+
+use super::*;
+use crate::quant::{PROBABILITY_MAX, VALUE_MAX, WEIGHT_MAX};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// A small linear congruential generator: the tests need variety, not randomness.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+    fn below(&mut self, n: u32) -> u32 {
+        self.next() % n
+    }
+    /// Mostly small, with outliers, zeros and repeats, as activations are.
+    fn float(&mut self) -> f32 {
+        let x = self.below(20_001) as f32 / 10_000.0 - 1.0;
+        match self.below(16) {
+            0 => x * 40.0,
+            1 => 0.0,
+            2 => 0.5,
+            _ => x * 2.0,
+        }
+    }
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Rows around every block size, panels and depths around every step.
+const ROWS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17];
+
+#[test]
+fn gemm_equals_the_definition() {
+    let mut n = Numbers(1);
+    for rows in ROWS {
+        for (channels, depth) in [(16, 16), (32, 16), (48, 32), (16, 48), (80, 112), (64, 1536)] {
+            // The extremes are the case that saturates if two steps did not fit 16 bits.
+            for extreme in [false, true] {
+                let a: Vec<u8> = (0..rows * depth)
+                    .map(|_| if extreme { 127 } else { n.below(128) as u8 })
+                    .collect();
+                let w: Vec<i8> = (0..channels * depth)
+                    .map(|i| match extreme {
+                        true if i / depth % 2 == 0 => WEIGHT_MAX,
+                        true => -WEIGHT_MAX,
+                        false => n.below(127) as i8 - WEIGHT_MAX,
+                    })
+                    .collect();
+                let data = pack::pack(&w, channels, depth);
+                let sums = pack::channel_sums(&data, channels, depth).unwrap();
+                let (weight_scales, bias) = (n.floats(channels), n.floats(channels));
+                let w = PackedMatrix {
+                    data: &data,
+                    rows: channels,
+                    cols: depth,
+                    scales: &weight_scales,
+                    bias: &bias,
+                    sums: &sums,
+                };
+                let scales: Vec<RowScale> = (0..rows)
+                    .map(|_| RowScale::from_range(-(n.below(100) as f32), n.below(100) as f32))
+                    .collect();
+                let a = QuantizedRows { data: &a, stride: depth, scales: &scales };
+                let mut expected = vec![0.0; rows * channels];
+                (scalar::KERNELS.gemm)(a, &w, &mut expected);
+                for table in available() {
+                    let mut out = vec![f32::NAN; rows * channels];
+                    (table.gemm)(a, &w, &mut out);
+                    assert_eq!(
+                        bits(&out),
+                        bits(&expected),
+                        "{} {rows}×{channels}×{depth}",
+                        table.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gemm_i16_equals_the_definition() {
+    let mut n = Numbers(2);
+    for rows in ROWS {
+        for (depth, columns) in [(2, 16), (12, 16), (32, 48), (34, 64), (512, 32)] {
+            let a: Vec<i16> =
+                (0..rows * depth).map(|_| n.below(PROBABILITY_MAX as u32 + 1) as i16).collect();
+            let b: Vec<i16> = (0..depth * columns)
+                .map(|_| n.below(2 * VALUE_MAX as u32 + 1) as i16 - VALUE_MAX)
+                .collect();
+            let mut expected = vec![0; rows * columns];
+            (scalar::KERNELS.gemm_i16)(&a, depth, &b, columns, &mut expected);
+            for table in available() {
+                let mut out = vec![-1; rows * columns];
+                (table.gemm_i16)(&a, depth, &b, columns, &mut out);
+                assert_eq!(out, expected, "{} {rows}×{depth}×{columns}", table.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_equal_the_definition() {
+    let mut n = Numbers(3);
+    for columns in [1, 7, 15, 16, 17, 31, 32, 48, 100, 384, 1536] {
+        let stride = padded(columns);
+        for rows in [1, 2, 5] {
+            let mut x = vec![0.0; rows * stride];
+            let mut residual = x.clone();
+            for row in 0..rows {
+                // One row of zeros: scales and variances must stay defined.
+                let fill = if row == 1 { vec![0.0; columns] } else { n.floats(columns) };
+                x[row * stride..][..columns].copy_from_slice(&fill);
+                residual[row * stride..][..columns].copy_from_slice(&fill);
+            }
+            for activation in
+                [None, Some(Activation::Gelu), Some(Activation::GeluTanh), Some(Activation::Relu)]
+            {
+                let run = |table: &Kernels| {
+                    let (mut x, mut data) = (x.clone(), vec![0; rows * stride]);
+                    let mut scales = vec![RowScale::default(); rows];
+                    let out = RowsMut { data: &mut data, scales: &mut scales };
+                    (table.quantize_rows)(&mut x, stride, activation, out);
+                    assert!(data.iter().all(|&q| q < 128));
+                    let scales: Vec<_> =
+                        scales.iter().map(|s| (s.scale.to_bits(), s.zero_point)).collect();
+                    (bits(&x), data, scales)
+                };
+                let expected = run(&scalar::KERNELS);
+                for table in available() {
+                    assert_eq!(run(table), expected, "{} {columns} {activation:?}", table.name);
+                }
+            }
+            let (mut weight, mut bias) = (n.floats(stride), n.floats(stride));
+            weight[columns..].fill(0.0);
+            bias[columns..].fill(0.0);
+            let norm = LayerNormArgs { columns, weight: &weight, bias: &bias, eps: 1e-12 };
+            for residual in [None, Some(residual.as_slice())] {
+                let run = |table: &Kernels| {
+                    let mut x = x.clone();
+                    (table.add_layer_norm)(&mut x, residual, norm);
+                    bits(&x)
+                };
+                let expected = run(&scalar::KERNELS);
+                for table in available() {
+                    assert_eq!(run(table), expected, "{} {columns}", table.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn softmax_equals_the_definition_and_sums_to_what_it_says() {
+    let mut n = Numbers(4);
+    for keys in [1, 2, 15, 16, 17, 40, 255, 512] {
+        let stride = padded(keys);
+        let rows = 3;
+        // Columns beyond the keys hold leftovers, which must not be seen.
+        let scores: Vec<i32> =
+            (0..rows * stride).map(|_| n.below(4_000_000) as i32 - 2_000_000).collect();
+        let key_scales: Vec<f32> = (0..stride).map(|_| n.below(1000) as f32 * 1e-6).collect();
+        let query_scales: Vec<f32> = (0..rows).map(|_| n.below(1000) as f32 * 1e-5).collect();
+        let args =
+            SoftmaxArgs { keys, stride, query_scales: &query_scales, key_scales: &key_scales };
+        let run = |table: &Kernels| {
+            let (mut out, mut sums) = (vec![-1i16; rows * stride], vec![0; rows]);
+            (table.softmax)(&mut scores.clone(), args, &mut out, &mut sums);
+            (out, sums)
+        };
+        let expected = run(&scalar::KERNELS);
+        for (row, &sum) in expected.0.chunks(stride).zip(&expected.1) {
+            assert_eq!(row.iter().map(|&p| p as i32).sum::<i32>(), sum);
+            assert_eq!(row.iter().max(), Some(&PROBABILITY_MAX));
+            assert!(row[keys..].iter().all(|&p| p == 0));
+        }
+        for table in available() {
+            assert_eq!(run(table), expected, "{} {keys}", table.name);
+        }
+    }
+}

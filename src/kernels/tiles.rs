@@ -1,0 +1,214 @@
+//! The loops around the micro-kernels and the table around both, the same for every instruction
+//! set.
+
+use super::{LANES, PackedMatrix, QuantizedRows};
+use crate::quant::RowScale;
+
+/// What an instruction set brings: blocks of up to 8 rows times 16 columns.
+pub(super) trait Tile {
+    /// Rows of the largest 8-bit block, at most 8.
+    const ROWS: usize;
+    /// Rows of the largest 16-bit block, at most 8.
+    const ROWS_I16: usize;
+
+    /// `R` rows of activations times one panel, dequantized.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction set. `a` must be readable for `(R − 1) · stride + depth`
+    /// bytes, `panel` for `16 · depth`, and `out` writable for `(R − 1) · out_stride + 16` floats.
+    /// `depth` is a multiple of 16.
+    unsafe fn block<const R: usize>(
+        a: Rows,
+        panel: Panel<'_>,
+        scales: &[RowScale; R],
+        out: Out<f32>,
+    );
+
+    /// `R` rows of 16-bit integers times 16 columns of pairs.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction set. `a` must be readable for `(R − 1) · stride + depth`
+    /// values, `b` for `depth / 2` rows of `2 · columns` values up to the tile's 32 values, and
+    /// `out` writable for `(R − 1) · out_stride + 16`.
+    unsafe fn block_i16<const R: usize>(
+        a: *const i16,
+        depth: usize,
+        b: *const i16,
+        columns: usize,
+        out: Out<i32>,
+    );
+}
+
+/// A block of activation rows.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub data: *const u8,
+    pub stride: usize,
+}
+
+/// Where a block of results goes.
+#[derive(Clone, Copy)]
+pub(super) struct Out<T> {
+    pub data: *mut T,
+    pub stride: usize,
+}
+
+/// One panel: 16 channels of weights and what dequantizes their sums.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub data: *const i8,
+    pub depth: usize,
+    pub scales: &'a [f32; LANES],
+    pub bias: &'a [f32; LANES],
+    pub sums: &'a [i32; LANES],
+}
+
+fn lanes<T>(values: &[T], at: usize) -> &[T; LANES] {
+    values[at..at + LANES].try_into().expect("channels are padded to whole panels")
+}
+
+/// Calls `$block` with the const argument `$rows` (1 … 8).
+macro_rules! with_rows {
+    ($rows:expr, $R:ident => $block:expr) => {
+        match $rows {
+            1 => {
+                const $R: usize = 1;
+                $block
+            }
+            2 => {
+                const $R: usize = 2;
+                $block
+            }
+            3 => {
+                const $R: usize = 3;
+                $block
+            }
+            4 => {
+                const $R: usize = 4;
+                $block
+            }
+            5 => {
+                const $R: usize = 5;
+                $block
+            }
+            6 => {
+                const $R: usize = 6;
+                $block
+            }
+            7 => {
+                const $R: usize = 7;
+                $block
+            }
+            _ => {
+                const $R: usize = 8;
+                $block
+            }
+        }
+    };
+}
+
+/// Every row against every panel. A panel stays in the first-level cache while all rows pass.
+///
+/// # Safety
+/// The CPU must have `T`'s instruction set.
+#[inline(always)]
+pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
+    let count = a.scales.len();
+    assert!(w.cols.is_multiple_of(LANES) && a.stride >= w.cols && a.data.len() >= count * a.stride);
+    assert!(w.data.len() >= w.rows * w.cols && out.len() >= count * w.rows);
+    for at in (0..w.rows).step_by(LANES) {
+        let panel = Panel {
+            data: w.data[at * w.cols..][..LANES * w.cols].as_ptr(),
+            depth: w.cols,
+            scales: lanes(w.scales, at),
+            bias: lanes(w.bias, at),
+            sums: lanes(w.sums, at),
+        };
+        for (block, scales) in a.scales.chunks(T::ROWS).enumerate() {
+            let r = block * T::ROWS;
+            // SAFETY: by the assertions, these rows of `a` and `out` and this panel exist.
+            unsafe {
+                let a = Rows { data: a.data.as_ptr().add(r * a.stride), stride: a.stride };
+                let out = Out { data: out.as_mut_ptr().add(r * w.rows + at), stride: w.rows };
+                with_rows!(scales.len(), R => {
+                    let scales = scales.first_chunk::<R>().expect("a block of R rows");
+                    T::block::<R>(a, panel, scales, out)
+                });
+            }
+        }
+    }
+}
+
+/// See [`super::Kernels::gemm_i16`].
+///
+/// # Safety
+/// The CPU must have `T`'s instruction set.
+#[inline(always)]
+pub(super) unsafe fn gemm_i16<T: Tile>(
+    a: &[i16],
+    depth: usize,
+    b: &[i16],
+    columns: usize,
+    out: &mut [i32],
+) {
+    let count = a.len() / depth;
+    assert!(depth.is_multiple_of(2) && columns.is_multiple_of(LANES));
+    assert!(b.len() >= depth * columns && out.len() >= count * columns);
+    for r in (0..count).step_by(T::ROWS_I16) {
+        let rows = T::ROWS_I16.min(count - r);
+        for c in (0..columns).step_by(LANES) {
+            // SAFETY: by the assertions, these rows of `a` and `out` and columns of `b` exist.
+            unsafe {
+                let a = a.as_ptr().add(r * depth);
+                let b = b.as_ptr().add(2 * c);
+                let out = Out { data: out.as_mut_ptr().add(r * columns + c), stride: columns };
+                with_rows!(rows, R => T::block_i16::<R>(a, depth, b, columns, out));
+            }
+        }
+    }
+}
+
+/// The table of an instruction set: its tiles, and the row functions compiled for it.
+macro_rules! table {
+    ($name:literal, $features:literal, $tile:ty) => {{
+        use crate::config::Activation;
+        use crate::kernels::{
+            Kernels, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, SoftmaxArgs, rows, tiles,
+        };
+
+        #[target_feature(enable = $features)]
+        fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
+            // SAFETY: this function enables what the tile needs.
+            unsafe { tiles::gemm::<$tile>(a, w, out) }
+        }
+        #[target_feature(enable = $features)]
+        fn gemm_i16(a: &[i16], depth: usize, b: &[i16], columns: usize, out: &mut [i32]) {
+            // SAFETY: this function enables what the tile needs.
+            unsafe { tiles::gemm_i16::<$tile>(a, depth, b, columns, out) }
+        }
+        #[target_feature(enable = $features)]
+        fn quantize(x: &mut [f32], stride: usize, f: Option<Activation>, out: RowsMut<'_>) {
+            rows::quantize_rows(x, stride, f, out)
+        }
+        #[target_feature(enable = $features)]
+        fn add_layer_norm(x: &mut [f32], residual: Option<&[f32]>, norm: LayerNormArgs<'_>) {
+            rows::add_layer_norm(x, residual, norm)
+        }
+        #[target_feature(enable = $features)]
+        fn softmax(scores: &mut [i32], args: SoftmaxArgs<'_>, out: &mut [i16], sums: &mut [i32]) {
+            rows::softmax(scores, args, out, sums)
+        }
+        // SAFETY of the calls: the table is handed out only where the features were detected (or,
+        // in WebAssembly, where the module that needs them was accepted).
+        #[allow(unused_unsafe)]
+        Kernels {
+            name: $name,
+            gemm: |a, w, out| unsafe { gemm(a, w, out) },
+            gemm_i16: |a, depth, b, columns, out| unsafe { gemm_i16(a, depth, b, columns, out) },
+            quantize_rows: |x, stride, f, out| unsafe { quantize(x, stride, f, out) },
+            add_layer_norm: |x, residual, norm| unsafe { add_layer_norm(x, residual, norm) },
+            softmax: |scores, args, out, sums| unsafe { softmax(scores, args, out, sums) },
+        }
+    }};
+}
+pub(super) use table;

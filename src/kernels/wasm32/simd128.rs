@@ -1,0 +1,98 @@
+//! Plain SIMD: both factors widened to 16 bits, exact products of pairs summed in 32 bits.
+
+use std::arch::wasm32::*;
+
+use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::{Kernels, LANES};
+use crate::quant::RowScale;
+
+pub(super) static KERNELS: Kernels = table!("simd128", "simd128", Simd128);
+
+pub(super) struct Simd128;
+
+/// Dequantizes 4 channels (from `at`) of one row.
+///
+/// # Safety
+/// `out` must be writable for 4 floats.
+#[inline(always)]
+pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScale, out: *mut f32) {
+    // SAFETY: the channel arrays have 16 values and `at` is 0, 4, 8 or 12; `out` is the caller's.
+    unsafe {
+        let load = |values: *const f32| v128_load(values.add(at).cast());
+        let channel_sums = v128_load(panel.sums.as_ptr().add(at).cast());
+        let zero = i32x4_mul(channel_sums, i32x4_splat(row.zero_point));
+        let sum = f32x4_convert_i32x4(i32x4_sub(sum, zero));
+        let scale = f32x4_mul(f32x4_splat(row.scale), load(panel.scales.as_ptr()));
+        let y = f32x4_add(f32x4_mul(sum, scale), load(panel.bias.as_ptr()));
+        v128_store(out.cast(), y);
+    }
+}
+
+impl Tile for Simd128 {
+    const ROWS: usize = 4;
+    const ROWS_I16: usize = 4;
+
+    #[inline(always)]
+    unsafe fn block<const R: usize>(
+        a: Rows,
+        panel: Panel<'_>,
+        scales: &[RowScale; R],
+        out: Out<f32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
+        unsafe {
+            // 4 channels at a time keep 2 · R sums of 2 channels × 2 halves in registers.
+            for at in (0..LANES).step_by(4) {
+                let mut sums = [[i32x4_splat(0); 2]; R];
+                for k in (0..panel.depth).step_by(4) {
+                    let group = panel.data.add(k * LANES + 4 * at);
+                    let w0 = i16x8_load_extend_i8x8(group);
+                    let w1 = i16x8_load_extend_i8x8(group.add(8));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = v128_load32_splat(a.data.add(r * a.stride + k).cast());
+                        let x = u16x8_extend_low_u8x16(x);
+                        sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, w0));
+                        sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, w1));
+                    }
+                }
+                for (r, [low, high]) in sums.into_iter().enumerate() {
+                    let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
+                    let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
+                    let out = out.data.add(r * out.stride + at);
+                    store(i32x4_add(even, odd), at, panel, &scales[r], out);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block_i16<const R: usize>(
+        a: *const i16,
+        depth: usize,
+        b: *const i16,
+        columns: usize,
+        out: Out<i32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block_i16`).
+        unsafe {
+            for half in 0..2 {
+                let b = b.add(16 * half);
+                let mut sums = [[i32x4_splat(0); 2]; R];
+                for pair in 0..depth / 2 {
+                    let b0 = v128_load(b.add(2 * pair * columns).cast());
+                    let b1 = v128_load(b.add(2 * pair * columns + 8).cast());
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = v128_load32_splat(a.add(r * depth + 2 * pair).cast());
+                        sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, b0));
+                        sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, b1));
+                    }
+                }
+                for (r, [low, high]) in sums.into_iter().enumerate() {
+                    let out = out.data.add(r * out.stride + 8 * half);
+                    v128_store(out.cast(), low);
+                    v128_store(out.add(4).cast(), high);
+                }
+            }
+        }
+    }
+}

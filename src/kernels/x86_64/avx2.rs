@@ -1,0 +1,93 @@
+//! 256-bit kernels.
+
+use std::arch::x86_64::*;
+
+use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::{Kernels, LANES};
+use crate::quant::RowScale;
+
+pub(super) static KERNELS: Kernels = table!("avx2", "avx2", Avx2);
+
+struct Avx2;
+
+impl Tile for Avx2 {
+    const ROWS: usize = 4;
+    const ROWS_I16: usize = 4;
+
+    #[inline(always)]
+    unsafe fn block<const R: usize>(
+        a: Rows,
+        panel: Panel<'_>,
+        scales: &[RowScale; R],
+        out: Out<f32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
+        unsafe {
+            let ones = _mm256_set1_epi16(1);
+            let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            for k in (0..panel.depth).step_by(8) {
+                let group = panel.data.add(k * LANES);
+                let w = |i: usize| _mm256_loadu_si256(group.add(32 * i).cast());
+                let (w00, w01, w10, w11) = (w(0), w(1), w(2), w(3));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = a.data.add(r * a.stride + k).cast::<i32>();
+                    let x0 = _mm256_set1_epi32(x.read_unaligned());
+                    let x1 = _mm256_set1_epi32(x.add(1).read_unaligned());
+                    // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
+                    let low = _mm256_add_epi16(
+                        _mm256_maddubs_epi16(x0, w00),
+                        _mm256_maddubs_epi16(x1, w10),
+                    );
+                    let high = _mm256_add_epi16(
+                        _mm256_maddubs_epi16(x0, w01),
+                        _mm256_maddubs_epi16(x1, w11),
+                    );
+                    sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(low, ones));
+                    sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, ones));
+                }
+            }
+            for half in 0..2 {
+                let at = 8 * half;
+                let channel_scales = _mm256_loadu_ps(panel.scales.as_ptr().add(at));
+                let bias = _mm256_loadu_ps(panel.bias.as_ptr().add(at));
+                let channel_sums = _mm256_loadu_si256(panel.sums.as_ptr().add(at).cast());
+                for r in 0..R {
+                    let zero =
+                        _mm256_mullo_epi32(channel_sums, _mm256_set1_epi32(scales[r].zero_point));
+                    let sum = _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[r][half], zero));
+                    let scale = _mm256_mul_ps(_mm256_set1_ps(scales[r].scale), channel_scales);
+                    let y = _mm256_add_ps(_mm256_mul_ps(sum, scale), bias);
+                    _mm256_storeu_ps(out.data.add(r * out.stride + at), y);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block_i16<const R: usize>(
+        a: *const i16,
+        depth: usize,
+        b: *const i16,
+        columns: usize,
+        out: Out<i32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block_i16`).
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); 2]; R];
+            for pair in 0..depth / 2 {
+                let b0 = _mm256_loadu_si256(b.add(2 * pair * columns).cast());
+                let b1 = _mm256_loadu_si256(b.add(2 * pair * columns + 16).cast());
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = a.add(r * depth + 2 * pair).cast::<i32>().read_unaligned();
+                    let x = _mm256_set1_epi32(x);
+                    sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(x, b0));
+                    sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(x, b1));
+                }
+            }
+            for (r, [low, high]) in sums.into_iter().enumerate() {
+                _mm256_storeu_si256(out.data.add(r * out.stride).cast(), low);
+                _mm256_storeu_si256(out.data.add(r * out.stride + 8).cast(), high);
+            }
+        }
+    }
+}

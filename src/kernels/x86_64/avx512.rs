@@ -1,0 +1,78 @@
+//! 512-bit kernels with the 8-bit dot product instruction (VNNI).
+
+use std::arch::x86_64::*;
+
+use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::{Kernels, LANES};
+use crate::quant::RowScale;
+
+pub(super) static KERNELS: Kernels =
+    table!("avx512vnni", "avx512f,avx512bw,avx512vl,avx512vnni,avx2", Avx512);
+
+struct Avx512;
+
+impl Tile for Avx512 {
+    const ROWS: usize = 8;
+    const ROWS_I16: usize = 8;
+
+    #[inline(always)]
+    unsafe fn block<const R: usize>(
+        a: Rows,
+        panel: Panel<'_>,
+        scales: &[RowScale; R],
+        out: Out<f32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
+        unsafe {
+            // Two chains of sums hide the dot instruction's latency.
+            let mut sums = [[_mm512_setzero_si512(); 2]; R];
+            for k in (0..panel.depth).step_by(8) {
+                let group = panel.data.add(k * LANES);
+                let w =
+                    [_mm512_loadu_si512(group.cast()), _mm512_loadu_si512(group.add(64).cast())];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = a.data.add(r * a.stride + k).cast::<i32>();
+                    for half in 0..2 {
+                        let x = _mm512_set1_epi32(x.add(half).read_unaligned());
+                        sums[half] = _mm512_dpbusd_epi32(sums[half], x, w[half]);
+                    }
+                }
+            }
+            let channel_scales = _mm512_loadu_ps(panel.scales.as_ptr());
+            let bias = _mm512_loadu_ps(panel.bias.as_ptr());
+            let channel_sums = _mm512_loadu_si512(panel.sums.as_ptr().cast());
+            for (r, [even, odd]) in sums.into_iter().enumerate() {
+                let zero =
+                    _mm512_mullo_epi32(channel_sums, _mm512_set1_epi32(scales[r].zero_point));
+                let sum = _mm512_sub_epi32(_mm512_add_epi32(even, odd), zero);
+                let scale = _mm512_mul_ps(_mm512_set1_ps(scales[r].scale), channel_scales);
+                let y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
+                _mm512_storeu_ps(out.data.add(r * out.stride), y);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn block_i16<const R: usize>(
+        a: *const i16,
+        depth: usize,
+        b: *const i16,
+        columns: usize,
+        out: Out<i32>,
+    ) {
+        // SAFETY: the caller's promises (see `Tile::block_i16`).
+        unsafe {
+            let mut sums = [_mm512_setzero_si512(); R];
+            for pair in 0..depth / 2 {
+                let b = _mm512_loadu_si512(b.add(2 * pair * columns).cast());
+                for (r, sum) in sums.iter_mut().enumerate() {
+                    let x = a.add(r * depth + 2 * pair).cast::<i32>().read_unaligned();
+                    *sum = _mm512_dpwssd_epi32(*sum, _mm512_set1_epi32(x), b);
+                }
+            }
+            for (r, sum) in sums.into_iter().enumerate() {
+                _mm512_storeu_si512(out.data.add(r * out.stride).cast(), sum);
+            }
+        }
+    }
+}

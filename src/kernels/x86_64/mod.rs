@@ -1,0 +1,25 @@
+//! AVX2 and AVX-512 VNNI, chosen at run time.
+
+use super::Kernels;
+
+mod avx2;
+mod avx512;
+
+pub(super) fn available() -> Vec<&'static Kernels> {
+    let mut tables = Vec::new();
+    if is_x86_feature_detected!("avx2") {
+        tables.push(&avx2::KERNELS);
+    }
+    if is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+    {
+        tables.push(&avx512::KERNELS);
+    }
+    tables
+}
+
+pub(super) fn select() -> &'static Kernels {
+    available().pop().unwrap_or(&super::scalar::KERNELS)
+}

@@ -95,6 +95,11 @@ pub struct SoftmaxArgs<'a> {
     pub key_scales: &'a [f32],
 }
 
+/// Joins [`LANES`] partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.
+pub(crate) fn tree_sum(sums: [f32; LANES]) -> f32 {
+    rows::tree(sums, |a, b| a + b)
+}
+
 /// The best table for this machine.
 pub fn select() -> &'static Kernels {
     #[cfg(target_arch = "wasm32")]

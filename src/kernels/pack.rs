@@ -5,7 +5,7 @@
 //! `[rows / 16][cols / 4][16][4]`. One group is 64 bytes: a cache line, one 512-bit, two 256-bit
 //! or four 128-bit registers, and the order that every 8-bit dot instruction reads.
 
-use super::LANES;
+pub(crate) use super::LANES;
 use crate::quant::WEIGHT_MAX;
 
 /// Inputs in one group.

@@ -1,7 +1,30 @@
-//! The encoder.
+//! The encoder: token ids to sentence embeddings.
+//!
+//! Sentences are packed one after another without padding; a block of rows goes through all layers
+//! together, so that each panel of weights is read once for many tokens. No sum ever crosses from
+//! one sentence to another, and every scale belongs to one row or one sentence: an embedding does
+//! not depend on what else is in the batch.
+
+mod attention;
+mod scratch;
+
+use std::sync::Mutex;
+
 use crate::bytes::AlignedBytes;
-use crate::config::ModelConfig;
-use crate::error::Result;
+use crate::config::{ModelConfig, Pooling};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{FORMAT_VERSION, Layer, ModelFile, Norm, Packed};
+use crate::kernels::{self, Kernels, LANES, LayerNormArgs, QuantizedRows, RowsMut, padded};
+use crate::tokenizer::Tokenizer;
+use scratch::Scratch;
+
+/// Tokens that go through the layers together; a longer sentence goes alone.
+const GROUP_TOKENS: usize = 256;
+/// Rows that go through the matrix products of a layer together: their activations stay in the
+/// second-level cache beside the weights' panels.
+const BLOCK_ROWS: usize = 64;
+/// Texts that one task tokenizes and encodes.
+const TEXTS_PER_TASK: usize = 64;
 
 /// What a loaded model is.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,49 +35,349 @@ pub struct ModelInfo {
     pub format_version: u32,
     /// Size of the model file in bytes.
     pub bytes: usize,
-    /// Name of the SIMD kernels in use: `scalar`, `simd128`, `relaxed`, `avx2`, ….
+    /// Name of the kernels in use: `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`.
     pub kernel: &'static str,
     /// Sizes and choices.
     pub config: ModelConfig,
 }
 
 /// Embeddings of a batch and what happened to its texts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// `n × hidden_size`, row-major, in input order, each row of length 1.
     pub embeddings: Vec<f32>,
-    /// Tokens of each text before truncation, prefix and special tokens included.
+    /// Tokens of each text before truncation, prefix and special tokens included. Of a text many
+    /// times longer than the model takes only the beginning is read, and this is a lower bound;
+    /// [`Encoder::count_tokens`] reads everything.
     pub token_counts: Vec<u32>,
-    /// For each text whether tokens were cut off (`token_counts[i] > max_position_embeddings`).
+    /// For each text whether tokens were cut off.
     pub truncated: Vec<bool>,
 }
 
-/// A sentence encoder.
-pub struct Encoder {}
+/// A sentence encoder: a checked model file, its tokenizer and the kernels of this machine.
+///
+/// It is immutable and can be shared between threads.
+pub struct Encoder {
+    file: ModelFile,
+    tokenizer: Tokenizer,
+    kernels: &'static Kernels,
+    scratch: Mutex<Vec<Scratch>>,
+}
 
 impl Encoder {
-    /// Checks a model file and readies it.
-    pub fn from_bytes(_bytes: impl Into<AlignedBytes>) -> Result<Self> {
-        unreachable!("written next")
+    /// Checks a model file (see [`crate::format`]) and readies it. An [`AlignedBytes`] is used in
+    /// place; a slice or vector is copied once.
+    ///
+    /// # Errors
+    /// A kind that starts with `Weights`, `ConfigInvalid` or `TokenizerInvalid`, naming what was
+    /// found and what was expected.
+    pub fn from_bytes(bytes: impl Into<AlignedBytes>) -> Result<Self> {
+        Self::with_kernels(bytes, kernels::select())
     }
+
+    /// Like [`from_bytes`](Self::from_bytes) with a chosen table of kernels (see
+    /// [`kernels::available`]); every table gives the same bits.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn with_kernels(bytes: impl Into<AlignedBytes>, kernels: &'static Kernels) -> Result<Self> {
+        let file = ModelFile::parse(bytes.into())?;
+        let config = &file.config;
+        let tokenizer =
+            Tokenizer::from_json(file.tokenizer(), &config.prefix, config.max_position_embeddings)?;
+        tokenizer.check_vocab_size(config.vocab_size)?;
+        Ok(Encoder { file, tokenizer, kernels, scratch: Mutex::new(Vec::new()) })
+    }
+
     /// What was loaded.
     pub fn info(&self) -> ModelInfo {
-        unreachable!("written next")
+        ModelInfo {
+            model_id: self.file.model_id.clone(),
+            format_version: FORMAT_VERSION,
+            bytes: self.file.len(),
+            kernel: self.kernels.name,
+            config: self.file.config.clone(),
+        }
     }
-    /// The sentence embedding of `text`, `hidden_size` values of length 1.
-    pub fn encode(&self, _text: &str) -> Result<Vec<f32>> {
-        unreachable!("written next")
+
+    /// Sizes and choices of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.file.config
     }
-    /// The embeddings of many texts, in input order, with a truncation report.
-    pub fn encode_batch<S: AsRef<str> + Sync>(&self, _texts: &[S]) -> Result<Encoded> {
-        unreachable!("written next")
+
+    /// The sentence embedding of `text`: `hidden_size` values of length 1.
+    ///
+    /// Any text has one, blank ones too (their special tokens'). Text beyond the model's
+    /// `max_position_embeddings` tokens is cut off; [`encode_batch`](Self::encode_batch) reports it.
+    ///
+    /// # Errors
+    /// As [`encode_batch`](Self::encode_batch).
+    pub fn encode(&self, text: &str) -> Result<Vec<f32>> {
+        Ok(self.encode_batch(&[text])?.embeddings)
     }
-    /// Embeddings of token ids (special tokens included by the caller), `n × hidden_size`.
-    pub fn encode_ids<I: AsRef<[u32]> + Sync>(&self, _batch: &[I]) -> Result<Vec<f32>> {
-        unreachable!("written next")
+
+    /// The embeddings of many texts, in input order, with a truncation report. Natively the work is
+    /// spread over the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// `TokenizerInvalid` if the tokenizer cannot encode a text, `InputInvalid` if it gives no
+    /// token at all, `NonFinite` if the model's weights lead out of the finite numbers.
+    pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Encoded> {
+        let parts =
+            map_chunks(texts, TEXTS_PER_TASK, |texts, first| self.encode_task(texts, first))?;
+        let mut all = Encoded::default();
+        for part in parts {
+            all.embeddings.extend(part.embeddings);
+            all.token_counts.extend(part.token_counts);
+            all.truncated.extend(part.truncated);
+        }
+        Ok(all)
     }
+
+    fn encode_task<S: AsRef<str>>(&self, texts: &[S], first: usize) -> Result<Encoded> {
+        let mut ids = Vec::with_capacity(texts.len());
+        let mut encoded = Encoded::default();
+        for text in texts {
+            let encoding = self.tokenizer.encode(text.as_ref())?;
+            encoded.token_counts.push(u32::try_from(encoding.token_count).unwrap_or(u32::MAX));
+            encoded.truncated.push(encoding.is_truncated());
+            ids.push(encoding.ids);
+        }
+        encoded.embeddings = self.encode_ids_task(&ids, first)?;
+        Ok(encoded)
+    }
+
+    /// The embeddings of token ids, `n × hidden_size`, row-major. The caller brings the special
+    /// tokens; the model's prefix is not added.
+    ///
+    /// # Errors
+    /// `InputInvalid` if a sentence is empty, longer than `max_position_embeddings` or holds an id
+    /// beyond the vocabulary, `NonFinite` if the model's weights lead out of the finite numbers.
+    pub fn encode_ids<I: AsRef<[u32]> + Sync>(&self, batch: &[I]) -> Result<Vec<f32>> {
+        let parts =
+            map_chunks(batch, TEXTS_PER_TASK, |batch, first| self.encode_ids_task(batch, first))?;
+        Ok(parts.concat())
+    }
+
     /// Tokens of `text` before truncation, prefix and special tokens included.
-    pub fn count_tokens(&self, _text: &str) -> Result<usize> {
-        unreachable!("written next")
+    ///
+    /// # Errors
+    /// `TokenizerInvalid` if the tokenizer cannot encode the text.
+    pub fn count_tokens(&self, text: &str) -> Result<usize> {
+        self.tokenizer.count_tokens(text)
     }
+
+    /// The ids of `text` as the model sees them: prefix and special tokens included, truncated.
+    ///
+    /// # Errors
+    /// As [`count_tokens`](Self::count_tokens).
+    pub fn token_ids(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode(text)?.ids)
+    }
+
+    /// Encodes sentences, cut into groups of at most [`GROUP_TOKENS`] tokens. `first` is the number
+    /// of the first sentence in the caller's batch, for messages.
+    fn encode_ids_task<I: AsRef<[u32]>>(&self, batch: &[I], first: usize) -> Result<Vec<f32>> {
+        let config = self.config();
+        for (i, ids) in batch.iter().enumerate() {
+            let ids = ids.as_ref();
+            let problem = if ids.is_empty() {
+                "has no tokens".to_owned()
+            } else if ids.len() > config.max_position_embeddings {
+                format!(
+                    "has {} tokens; the model takes at most {}",
+                    ids.len(),
+                    config.max_position_embeddings
+                )
+            } else if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+                format!("has the token id {id}; the model's ids end at {}", config.vocab_size - 1)
+            } else {
+                continue;
+            };
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!("sentence {} {problem}", first + i),
+            ));
+        }
+        let mut scratch = self.take_scratch();
+        let mut embeddings = vec![0.0; batch.len() * config.hidden_size];
+        let mut done = 0;
+        while done < batch.len() {
+            let mut tokens = batch[done].as_ref().len();
+            let mut end = done + 1;
+            while end < batch.len() && tokens + batch[end].as_ref().len() <= GROUP_TOKENS {
+                tokens += batch[end].as_ref().len();
+                end += 1;
+            }
+            let out = &mut embeddings[done * config.hidden_size..end * config.hidden_size];
+            self.encode_group(&batch[done..end], tokens, &mut scratch, out);
+            done = end;
+        }
+        self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(scratch);
+        match embeddings.chunks_exact(config.hidden_size).position(|row| !row[0].is_finite()) {
+            None => Ok(embeddings),
+            Some(i) => Err(Error::new(
+                ErrorKind::NonFinite,
+                format!(
+                    "the embedding of sentence {} is not a finite direction: the model's weights \
+                     are damaged",
+                    first + i
+                ),
+            )),
+        }
+    }
+
+    fn take_scratch(&self) -> Scratch {
+        let kept = self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+        kept.unwrap_or_default()
+    }
+
+    fn encode_group<I: AsRef<[u32]>>(
+        &self,
+        batch: &[I],
+        tokens: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let width = padded(self.config().hidden_size);
+        scratch.reserve(self.config(), tokens, BLOCK_ROWS.min(tokens));
+        let mut row = 0;
+        for ids in batch {
+            for (position, &id) in ids.as_ref().iter().enumerate() {
+                self.embed(id, position, &mut scratch.hidden[row * width..(row + 1) * width]);
+                row += 1;
+            }
+        }
+        let hidden = &mut scratch.hidden[..tokens * width];
+        (self.kernels.add_layer_norm)(hidden, None, self.norm(&self.file.embedding_norm));
+        for layer in &self.file.layers {
+            self.layer(layer, batch, tokens, scratch);
+        }
+        let mut row = 0;
+        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.config().hidden_size)) {
+            let end = row + ids.as_ref().len();
+            self.pool(&scratch.hidden[row * width..end * width], out);
+            row = end;
+        }
+    }
+
+    /// Word plus position embedding, before layer normalization.
+    fn embed(&self, id: u32, position: usize, out: &mut [f32]) {
+        let row = |table, row| self.file.row(table, row).expect("ids and lengths were checked");
+        let (word, word_scale) = row(&self.file.word_embeddings, id as usize);
+        let (place, place_scale) = row(&self.file.position_embeddings, position);
+        for ((out, &word), &place) in out.iter_mut().zip(word).zip(place) {
+            *out = word as f32 * word_scale + place as f32 * place_scale;
+        }
+    }
+
+    fn norm<'a>(&'a self, norm: &Norm) -> LayerNormArgs<'a> {
+        let (weight, bias) = self.file.norm(norm);
+        let config = self.config();
+        LayerNormArgs { columns: config.hidden_size, weight, bias, eps: config.layer_norm_eps }
+    }
+
+    fn layer<I: AsRef<[u32]>>(
+        &self,
+        layer: &Layer,
+        batch: &[I],
+        tokens: usize,
+        scratch: &mut Scratch,
+    ) {
+        let config = self.config();
+        let width = padded(config.hidden_size);
+        let middle = padded(config.intermediate_size);
+        let Scratch { hidden, query_key_value, context, product, quantized, scales, attention } =
+            scratch;
+        let mut linear = |x: &mut [f32], matrix: &Packed, activation, out: &mut [f32]| {
+            let matrix = self.file.packed(matrix);
+            let data = &mut quantized[..x.len()];
+            let scales = &mut scales[..x.len() / matrix.cols];
+            (self.kernels.quantize_rows)(
+                x,
+                matrix.cols,
+                activation,
+                RowsMut { data: &mut *data, scales: &mut *scales },
+            );
+            (self.kernels.gemm)(QuantizedRows { data, stride: matrix.cols, scales }, &matrix, out);
+        };
+
+        for from in (0..tokens).step_by(BLOCK_ROWS) {
+            let to = tokens.min(from + BLOCK_ROWS);
+            let out = &mut query_key_value[from * 3 * width..to * 3 * width];
+            linear(&mut hidden[from * width..to * width], &layer.query_key_value, None, out);
+        }
+        let mut row = 0;
+        for ids in batch {
+            let end = row + ids.as_ref().len();
+            attention.run(
+                self.kernels,
+                config,
+                &query_key_value[row * 3 * width..end * 3 * width],
+                &mut context[row * width..end * width],
+            );
+            row = end;
+        }
+        for from in (0..tokens).step_by(BLOCK_ROWS) {
+            let to = tokens.min(from + BLOCK_ROWS);
+            let hidden = &mut hidden[from * width..to * width];
+            let context = &mut context[from * width..to * width];
+            let (product, rest) = product.split_at_mut((to - from) * width);
+            linear(context, &layer.attention_output, None, product);
+            (self.kernels.add_layer_norm)(hidden, Some(product), self.norm(&layer.attention_norm));
+
+            let expanded = &mut rest[..(to - from) * middle];
+            linear(hidden, &layer.intermediate, None, expanded);
+            linear(expanded, &layer.output, Some(config.hidden_act), product);
+            (self.kernels.add_layer_norm)(hidden, Some(product), self.norm(&layer.output_norm));
+        }
+    }
+
+    /// Pools the states of one sentence and scales the result to length 1. A sum that is zero or
+    /// not finite gives NaN, which the caller reports.
+    fn pool(&self, states: &[f32], out: &mut [f32]) {
+        let width = padded(self.config().hidden_size);
+        out.copy_from_slice(&states[..out.len()]);
+        if self.config().pooling == Pooling::Mean {
+            for state in states.chunks_exact(width).skip(1) {
+                for (sum, &x) in out.iter_mut().zip(state) {
+                    *sum += x;
+                }
+            }
+            let tokens = (states.len() / width) as f32;
+            out.iter_mut().for_each(|x| *x /= tokens);
+        }
+        normalize(out);
+    }
+}
+
+/// Divides `x` by its length, computed over 16 partial sums like every sum across a row. Zero or
+/// non-finite length gives NaN in every value.
+fn normalize(x: &mut [f32]) {
+    let mut squares = [0.0f32; LANES];
+    for chunk in x.chunks(LANES) {
+        for (sum, &x) in squares.iter_mut().zip(chunk) {
+            *sum += x * x;
+        }
+    }
+    let length = kernels::tree_sum(squares).sqrt();
+    let length = if length.is_finite() && length > 0.0 { length } else { f32::NAN };
+    x.iter_mut().for_each(|x| *x /= length);
+}
+
+/// Applies `f` to chunks of `items` (with the number of each chunk's first item), over all threads
+/// where there are any, and keeps the order. Of several errors the first in order is returned.
+fn map_chunks<T: Sync, R: Send>(
+    items: &[T],
+    size: usize,
+    f: impl Fn(&[T], usize) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    #[cfg(feature = "parallel")]
+    if items.len() > size {
+        use rayon::prelude::*;
+        let results: Vec<Result<R>> =
+            items.par_chunks(size).enumerate().map(|(i, chunk)| f(chunk, i * size)).collect();
+        return results.into_iter().collect();
+    }
+    items.chunks(size).enumerate().map(|(i, chunk)| f(chunk, i * size)).collect()
 }

@@ -17,6 +17,14 @@ impl AlignedBytes {
         AlignedBytes { blocks: vec![Block([0; 64]); len.div_ceil(64)], len }
     }
 
+    /// `len` zero bytes, or `None` where the memory cannot be had.
+    pub fn try_zeroed(len: usize) -> Option<Self> {
+        let mut blocks = Vec::new();
+        blocks.try_reserve_exact(len.div_ceil(64)).ok()?;
+        blocks.resize(len.div_ceil(64), Block([0; 64]));
+        Some(AlignedBytes { blocks, len })
+    }
+
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.blocks)[..self.len]

@@ -1,0 +1,338 @@
+import { MunjangError, aborted, throwIfAborted } from './errors.js';
+import { Lane } from './lane.js';
+
+// A batch takes a few ten milliseconds: long enough to make messages cheap, short enough to let
+// aborts, progress and other calls in between, and to keep memory flat over any number of texts.
+const BATCH_TEXTS = 32;
+const BATCH_CHARS = 8192;
+const MAKE = Symbol('make');
+
+/**
+ * A loaded sentence encoder; made by `loadEncoder`. index.d.ts describes each method.
+ */
+export class SentenceEncoder {
+  #request;
+  #workers;
+  #info;
+  /** @type {Lane[]} */
+  #lanes = [];
+  /** Calls that wait for an answer. */
+  #active = new Set();
+  /** Those of them that still have texts to hand out, next one first. */
+  #queue = [];
+  /** Set while lanes are being opened. */
+  #opening;
+  #disposed = false;
+
+  constructor(key, request) {
+    if (key !== MAKE) throw new MunjangError('input_invalid', 'Use loadEncoder() to make a SentenceEncoder.');
+    this.#request = request;
+    this.#workers = request.workers;
+  }
+
+  /**
+   * @param {object} request see `loadEncoder`
+   * @param {AbortSignal} [signal]
+   * @param {(progress: { loaded: number, total: number | null }) => void} [onProgress]
+   */
+  static async load(request, signal, onProgress) {
+    const encoder = new SentenceEncoder(MAKE, request);
+    await encoder.#open(signal, onProgress);
+    return encoder;
+  }
+
+  get info() {
+    return this.#info;
+  }
+
+  async encode(input, options = {}) {
+    const texts = textsOf(input);
+    const embeddings = new Array(texts.length);
+    await this.#run('encode', texts, options, (at, batch, count) => split(batch.embeddings, count, embeddings, at));
+    return typeof input === 'string' ? embeddings[0] : embeddings;
+  }
+
+  async encodeWithReport(input, options = {}) {
+    const texts = textsOf(input);
+    const embeddings = new Array(texts.length);
+    const tokenCounts = new Array(texts.length);
+    const truncated = new Array(texts.length);
+    await this.#run('encode', texts, options, (at, batch, count) => {
+      split(batch.embeddings, count, embeddings, at);
+      for (let i = 0; i < count; i++) {
+        tokenCounts[at + i] = batch.tokenCounts[i];
+        truncated[at + i] = batch.truncated[i] === 1;
+      }
+    });
+    return { embeddings, tokenCounts, truncated };
+  }
+
+  async similarity(a, b, options = {}) {
+    const rows = sideOf(a, 'a', this.#info.hiddenSize);
+    const columns = b === undefined ? rows : sideOf(b, 'b', this.#info.hiddenSize);
+    // One call for the texts of both sides: they share its signal and its progress.
+    const texts = columns === rows ? rows.texts : [...rows.texts, ...columns.texts];
+    const embeddings = await this.encode(texts, options);
+    const left = rows.vectors ?? embeddings.slice(0, rows.texts.length);
+    const right = columns === rows ? left : (columns.vectors ?? embeddings.slice(rows.texts.length));
+    return left.map((row) => Float32Array.from(right, (column) => dot(row, column)));
+  }
+
+  async countTokens(input, options = {}) {
+    const texts = textsOf(input);
+    const counts = new Array(texts.length);
+    await this.#run('count', texts, options, (at, batch, count) => {
+      for (let i = 0; i < count; i++) counts[at + i] = batch[i];
+    });
+    return typeof input === 'string' ? counts[0] : counts;
+  }
+
+  async memoryUsage() {
+    this.#throwIfDisposed();
+    await this.#opening;
+    for (const lane of this.#lanes) lane.setBusy(true);
+    const wasmBytes = await Promise.all(this.#lanes.map((lane) => lane.call({ op: 'memory' })));
+    for (const lane of this.#lanes) lane.setBusy(this.#active.size > 0);
+    return { wasmBytes: wasmBytes.reduce((sum, bytes) => sum + bytes, 0) };
+  }
+
+  dispose() {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#end(disposed());
+  }
+
+  [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
+    this.dispose();
+  }
+
+  /** Opens all lanes; at the end, `#lanes` and `#info` are set. */
+  async #open(signal, onProgress) {
+    throwIfAborted(signal);
+    const started = performance.now();
+    const { worker, build, source, cache } = this.#request;
+    const lanes = [];
+    let lost;
+    const closeAll = (error) => {
+      lost ??= error;
+      for (const lane of lanes) lane.close(error);
+    };
+    const open = async () => {
+      const lane = await Lane.open(worker, (error) => {
+        closeAll(error);
+        if (this.#lanes === lanes) this.#end(error);
+      });
+      // It may have been given up while the worker was being made.
+      if (lost || this.#disposed) lane.close(lost);
+      if (lost) throw lost;
+      if (this.#disposed) throw disposed();
+      lanes.push(lane);
+      return lane;
+    };
+    const onAbort = () => closeAll(aborted(signal.reason));
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      const first = await open();
+      const spawned = performance.now();
+      const share = this.#workers > 1;
+      const { shared, ...loaded } = await first.call({ op: 'load', build, source, cache, share }, { onProgress });
+      for (let n = 1; n < this.#workers; n++) {
+        // The last one takes the bytes, the others get copies.
+        const bytes = n === this.#workers - 1 ? shared.bytes : shared.bytes.slice(0);
+        const lane = await open();
+        await lane.call({ op: 'load', build, source, cache, from: { module: shared.module, bytes } },
+          { transfer: [bytes] });
+      }
+      if (lost) throw lost;
+      if (this.#disposed) throw disposed();
+      for (const lane of lanes) lane.setBusy(false);
+      this.#lanes = lanes;
+      this.#info ??= describe(loaded, this.#workers, worker, {
+        worker: spawned - started, total: performance.now() - started });
+    } catch (error) {
+      closeAll(error);
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /**
+   * Runs `op` over all texts, batch by batch; `take(at, result, count)` gets each batch's result.
+   * @returns {Promise<void>}
+   */
+  #run(op, texts, { signal, onProgress }, take) {
+    return new Promise((resolve, reject) => {
+      this.#throwIfDisposed();
+      throwIfAborted(signal);
+      if (texts.length === 0) {
+        resolve();
+        return;
+      }
+      const job = { op, texts, next: 0, done: 0, take, onProgress };
+      const onAbort = () => job.fail(aborted(signal.reason));
+      const settle = (how, value) => {
+        signal?.removeEventListener('abort', onAbort);
+        this.#active.delete(job);
+        const at = this.#queue.indexOf(job);
+        if (at >= 0) this.#queue.splice(at, 1);
+        if (this.#active.size === 0) for (const lane of this.#lanes) lane.setBusy(false);
+        how(value);
+      };
+      job.finish = () => settle(resolve);
+      job.fail = (error) => settle(reject, error);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      if (this.#active.size === 0) for (const lane of this.#lanes) lane.setBusy(true);
+      this.#active.add(job);
+      this.#queue.push(job);
+      this.#pump();
+    });
+  }
+
+  /** Hands out batches while there are texts to encode and lanes with room. */
+  #pump() {
+    if (this.#lanes.length === 0) {
+      this.#reopen();
+      return;
+    }
+    // Two per worker, so that it need not wait for a message between them; beside the caller one,
+    // so that the page gets its turn.
+    const room = this.#request.worker ? 2 : 1;
+    while (this.#queue.length > 0) {
+      const lane = this.#lanes.reduce((least, other) => (other.inFlight < least.inFlight ? other : least));
+      if (lane.inFlight >= room) return;
+      const job = this.#queue.shift();
+      const at = job.next;
+      const texts = nextBatch(job.texts, at);
+      job.next += texts.length;
+      // In turns: a short call does not wait for all of a long one.
+      if (job.next < job.texts.length) this.#queue.push(job);
+      this.#dispatch(lane, job, at, texts);
+    }
+  }
+
+  async #dispatch(lane, job, at, texts) {
+    lane.inFlight++;
+    try {
+      const result = await lane.call({ op: job.op, texts });
+      if (!this.#active.has(job)) return;
+      job.take(at, result, texts.length);
+      job.done += texts.length;
+      job.onProgress?.({ done: job.done, total: job.texts.length });
+      if (job.done === job.texts.length) job.finish();
+    } catch (error) {
+      if (this.#active.has(job)) job.fail(error);
+    } finally {
+      lane.inFlight--;
+      if (this.#queue.length > 0 && !this.#disposed) this.#pump();
+    }
+  }
+
+  /** After a crash: fresh instances, from the cache where there is one. */
+  #reopen() {
+    this.#opening ??= this.#open().then(
+      () => {
+        this.#opening = undefined;
+        for (const lane of this.#lanes) lane.setBusy(this.#active.size > 0);
+        this.#pump();
+      },
+      (error) => {
+        this.#opening = undefined;
+        this.#end(error);
+      },
+    );
+  }
+
+  /** Ends all lanes and rejects all calls. */
+  #end(error) {
+    const lanes = this.#lanes;
+    this.#lanes = [];
+    const calls = [...this.#active];
+    this.#queue.length = 0;
+    for (const job of calls) job.fail(error);
+    for (const lane of lanes) lane.close(error);
+  }
+
+  #throwIfDisposed() {
+    if (this.#disposed) throw disposed();
+  }
+}
+
+const disposed = () => new MunjangError('disposed', 'This encoder was disposed; load another with loadEncoder().');
+
+/** The texts of a call as an array of its own, so that later changes to the caller's do no harm. */
+function textsOf(input) {
+  if (typeof input === 'string') return [input];
+  if (!Array.isArray(input)) {
+    throw new MunjangError('input_invalid', `Expected a string or an array of strings, not ${kindOf(input)}.`);
+  }
+  // Array.from visits holes too.
+  return Array.from(input, (text, index) => {
+    if (typeof text === 'string') return text;
+    throw new MunjangError('input_invalid', `texts[${index}] is ${
+      index in input ? kindOf(text) : 'a hole'}; expected a string.`, { index });
+  });
+}
+
+/** One side of a similarity matrix: texts to encode, or embeddings as they are. */
+function sideOf(input, name, hiddenSize) {
+  const list = input instanceof Float32Array ? [input] : input;
+  if (!Array.isArray(list) || !(list[0] instanceof Float32Array)) return { texts: textsOf(list) };
+  const vectors = Array.from(list, (vector, index) => {
+    if (vector instanceof Float32Array && vector.length === hiddenSize) return vector;
+    throw new MunjangError('input_invalid', `${name}[${index}] is ${vector instanceof Float32Array
+      ? `an embedding of ${vector.length} values` : kindOf(vector)}; expected a Float32Array of ${hiddenSize}.`, { index });
+  });
+  return { texts: [], vectors };
+}
+
+function kindOf(value) {
+  if (value === null) return 'null';
+  if (value === undefined) return 'undefined';
+  return typeof value === 'object' ? `an object (${value.constructor?.name ?? 'no class'})` : `a ${typeof value}`;
+}
+
+function nextBatch(texts, start) {
+  let end = start;
+  let chars = 0;
+  while (end < texts.length && end - start < BATCH_TEXTS) {
+    chars += texts[end].length;
+    // At least one text, however long.
+    if (end > start && chars > BATCH_CHARS) break;
+    end++;
+  }
+  return texts.slice(start, end);
+}
+
+/** Cuts a batch's rows into arrays with buffers of their own. */
+function split(embeddings, count, into, at) {
+  const hiddenSize = embeddings.length / count;
+  for (let i = 0; i < count; i++) into[at + i] = embeddings.slice(i * hiddenSize, (i + 1) * hiddenSize);
+}
+
+/** Embeddings have length 1, so their dot product is the cosine. */
+function dot(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
+
+function describe(loaded, workers, worker, timings) {
+  const { config } = loaded;
+  return Object.freeze({
+    modelId: loaded.modelId,
+    formatVersion: loaded.formatVersion,
+    bytes: loaded.bytes,
+    source: loaded.source,
+    build: loaded.build,
+    kernel: loaded.kernel,
+    worker,
+    workers,
+    hiddenSize: config.hidden_size,
+    maxTokens: config.max_position_embeddings,
+    numHiddenLayers: config.num_hidden_layers,
+    vocabSize: config.vocab_size,
+    prefix: config.prefix,
+    timings: Object.freeze({ ...loaded.timings, ...timings }),
+  });
+}

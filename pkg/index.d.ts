@@ -1,0 +1,160 @@
+/// <reference lib="esnext.disposable" />
+
+/** Bytes of the model file that have arrived. `total` is constant; `null` where nobody knows it. */
+export interface LoadProgress {
+  /** Never falls; equals `total` in the last event, which is sent once the bytes are verified. */
+  readonly loaded: number;
+  readonly total: number | null;
+}
+
+/** Texts that are done. */
+export interface CallProgress {
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface LoadOptions {
+  /**
+   * A model file (`….munjang`) or a manifest (`….json`: `{ file, bytes, sha256 }`). Relative to the
+   * page, or to the working directory in Node, where plain paths are allowed. Without it the model
+   * beside the package's code is loaded. Only files whose SHA-256 is known are cached and verified.
+   */
+  modelUrl?: string | URL;
+  /** Aborts the loading; the promise is then rejected with code `aborted`. */
+  signal?: AbortSignal;
+  onProgress?: (progress: LoadProgress) => void;
+  /** Default `true`: run in a Web Worker (a worker thread in Node). `false`: beside the caller. */
+  worker?: boolean;
+  /** How many workers share long arrays, each with an instance of its own. Default 1. */
+  workers?: number;
+  /** Default `true`: keep the verified file in the browser's Cache API. */
+  cache?: boolean;
+  /** Insist on one of the two WebAssembly files. By default the faster one that the engine runs. */
+  build?: 'simd128' | 'relaxed';
+}
+
+export interface EncoderInfo {
+  /** 16 hex digits: a hash of the model's content. Embeddings of different models do not compare. */
+  readonly modelId: string;
+  readonly formatVersion: number;
+  /** Size of the model file. */
+  readonly bytes: number;
+  /** Where the file came from this time. */
+  readonly source: 'network' | 'cache' | 'file';
+  /** The WebAssembly file in use. */
+  readonly build: 'simd128' | 'relaxed';
+  /** Name of the SIMD kernels in it. */
+  readonly kernel: string;
+  /** Whether it runs in workers, and in how many. */
+  readonly worker: boolean;
+  readonly workers: number;
+  /** Length of an embedding. */
+  readonly hiddenSize: number;
+  /** Texts of more tokens than this are truncated. */
+  readonly maxTokens: number;
+  readonly numHiddenLayers: number;
+  readonly vocabSize: number;
+  /** Put before every text by the encoder; part of `countTokens`. */
+  readonly prefix: string;
+  /** Where the start went, in milliseconds. */
+  readonly timings: LoadTimings;
+}
+
+export interface LoadTimings {
+  /** Making the worker. */
+  readonly worker: number;
+  /** Fetching and compiling the code; the model is asked for meanwhile. */
+  readonly compile: number;
+  readonly instantiate: number;
+  /** From the code's readiness to the model's last byte. */
+  readonly fetch: number;
+  /** Checking the SHA-256, as far as it did not overlap with the rest. */
+  readonly verify: number;
+  /** Reading the tokenizer and the weights. */
+  readonly model: number;
+  /** All of it, with the worker's script and the messages. */
+  readonly total: number;
+}
+
+export interface CallOptions {
+  /** Aborts the call; the promise is then rejected with code `aborted`. */
+  signal?: AbortSignal;
+  /** Called after each batch. */
+  onProgress?: (progress: CallProgress) => void;
+}
+
+export interface EncodeReport {
+  /** As from `encode`. */
+  embeddings: Float32Array[];
+  /** Tokens of each text before truncation, prefix and special tokens included. */
+  tokenCounts: number[];
+  /** Whether tokens were cut off (`tokenCounts[i] > info.maxTokens`). */
+  truncated: boolean[];
+}
+
+export class SentenceEncoder {
+  private constructor();
+  readonly info: EncoderInfo;
+  /** The sentence embedding: `info.hiddenSize` values of length 1, in a buffer of its own. */
+  encode(text: string, options?: CallOptions): Promise<Float32Array>;
+  /** One embedding per text, in input order; `[]` for `[]`. Any number of texts. */
+  encode(texts: readonly string[], options?: CallOptions): Promise<Float32Array[]>;
+  /** Like `encode`, always with arrays, and with what truncation did. */
+  encodeWithReport(texts: string | readonly string[], options?: CallOptions): Promise<EncodeReport>;
+  /**
+   * Cosine similarities, `matrix[i][j]` of `a[i]` and `b[j]`; of `a` with itself without `b`.
+   * Takes texts or embeddings.
+   */
+  similarity(
+    a: string | readonly string[] | Float32Array | readonly Float32Array[],
+    b?: string | readonly string[] | Float32Array | readonly Float32Array[],
+    options?: CallOptions,
+  ): Promise<Float32Array[]>;
+  /** Tokens before truncation, prefix and special tokens included. */
+  countTokens(text: string, options?: CallOptions): Promise<number>;
+  countTokens(texts: readonly string[], options?: CallOptions): Promise<number[]>;
+  /** WebAssembly memory of all instances; it never shrinks. */
+  memoryUsage(): Promise<{ wasmBytes: number }>;
+  /** Ends the workers and frees the memory; what is pending is rejected with code `disposed`. */
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** The stable codes of `MunjangError`; README.md says what to do about each. */
+export type MunjangErrorCode =
+  | 'aborted'
+  | 'checksum_mismatch'
+  | 'config_invalid'
+  | 'crashed'
+  | 'disposed'
+  | 'download_truncated'
+  | 'http_error'
+  | 'input_invalid'
+  | 'io'
+  | 'model_not_found'
+  | 'network'
+  | 'non_finite'
+  | 'not_a_model'
+  | 'out_of_memory'
+  | 'tokenizer_invalid'
+  | 'unsupported_browser'
+  | 'wasm_unavailable'
+  | 'weights_malformed'
+  | 'weights_mismatch'
+  | 'weights_truncated'
+  | 'weights_version'
+  | 'worker_failed';
+
+export class MunjangError extends Error {
+  constructor(code: MunjangErrorCode, message: string, details?: { cause?: unknown; index?: number });
+  /** `'AbortError'` for code `aborted`, else `'MunjangError'`. */
+  readonly name: string;
+  readonly code: MunjangErrorCode;
+  /** For `input_invalid`: the index of the input that was at fault. */
+  readonly index?: number;
+}
+
+export function loadEncoder(options?: LoadOptions): Promise<SentenceEncoder>;
+
+/** Deletes every model file kept for this origin; resolves to whether there were any. */
+export function clearModelCache(): Promise<boolean>;

@@ -1,0 +1,33 @@
+// Puts the shipped model beside the code: copies it from models/ and writes model/model.js, whose
+// address is a literal that every bundler can see (one that came out of a manifest at run time
+// would be invisible to them, and cost a request). Called by build.sh; not part of the tarball.
+import { copyFile, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+
+const models = new URL('../models/', import.meta.url);
+const target = new URL('./model/', import.meta.url);
+
+const manifest = JSON.parse(await readFile(new URL('manifest.json', models), 'utf8'));
+const source = new URL(manifest.file, models);
+const { size } = await stat(source);
+const sha256 = createHash('sha256').update(await readFile(source)).digest('hex');
+if (size !== manifest.bytes || sha256 !== manifest.sha256) {
+  throw new Error(`models/manifest.json does not describe models/${manifest.file}: it has ${size} bytes and SHA-256 ${sha256}`);
+}
+
+await mkdir(target, { recursive: true });
+for (const name of await readdir(target)) await rm(new URL(name, target));
+await copyFile(source, new URL(manifest.file, target));
+await copyFile(new URL('manifest.json', models), new URL('manifest.json', target));
+await writeFile(new URL('model.js', target), `// Written by prepare.mjs from models/manifest.json.
+export const defaultModel = () => ({
+  url: new URL(${JSON.stringify(`./${manifest.file}`)}, import.meta.url).href,
+  bytes: ${manifest.bytes},
+  sha256: ${JSON.stringify(manifest.sha256)},
+});
+`);
+
+// npm packs what lies in the package's own folder.
+for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {
+  await copyFile(new URL(`../${name}`, import.meta.url), new URL(name, import.meta.url)).catch(() => {});
+}

@@ -1,0 +1,218 @@
+// Calls: input of all kinds, order, queues, progress, abort, crash, dispose.
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { promisify } from 'node:util';
+
+import { fakePackage } from './package.js';
+
+let pkg;
+let munjang;
+before(async () => {
+  pkg = await fakePackage();
+  munjang = await pkg.import();
+});
+after(() => pkg.remove());
+
+const many = (n) => Array.from({ length: n }, (_, i) => `문장 ${i}`);
+
+for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
+  describe(JSON.stringify(options), () => {
+    let encoder;
+    before(async () => {
+      encoder = await munjang.loadEncoder(options);
+    });
+    after(() => encoder.dispose());
+
+    test('one text, many, none', async () => {
+      const one = await encoder.encode('안녕');
+      assert.ok(one instanceof Float32Array);
+      assert.equal(one.length, encoder.info.hiddenSize);
+      assert.deepEqual(await encoder.encode([]), []);
+      const texts = many(500);
+      const all = await encoder.encode(texts);
+      assert.equal(all.length, 500);
+      assert.equal(new Set(all.map((vector) => vector.buffer)).size, 500, 'own buffers');
+      for (const i of [0, 31, 32, 33, 255, 499]) assert.deepEqual(all[i], await encoder.encode(texts[i]), `order at ${i}`);
+      assert.ok(all.every((vector) => vector.length === 8 && vector.byteOffset === 0 && vector.buffer.byteLength === 32));
+    });
+
+    test('what is not a string is input_invalid and names the index', async () => {
+      const hole = ['a', 'b', 'c'];
+      delete hole[1];
+      const cases = [
+        [undefined], [null], [7], [{}], [new String('a')], [new Set(['a'])],
+        [['a', 1], 1], [['a', 'b', null], 2], [[undefined], 0], [hole, 1], [new Array(3), 0], [[['a']], 0],
+      ];
+      for (const method of ['encode', 'encodeWithReport', 'countTokens', 'similarity']) {
+        for (const [input, index] of cases) {
+          const error = await encoder[method](input).then(() => assert.fail(`${method} took ${input}`), (e) => e);
+          assert.ok(error instanceof munjang.MunjangError);
+          assert.equal(error.code, 'input_invalid');
+          assert.equal(error.index, index);
+          if (index !== undefined) assert.match(error.message, new RegExp(`texts\\[${index}\\]`));
+        }
+      }
+    });
+
+    test('later changes to the array do not matter', async () => {
+      const texts = many(100);
+      const promise = encoder.encode(texts);
+      texts.fill('changed');
+      const embeddings = await promise;
+      assert.deepEqual(embeddings[99], await encoder.encode('문장 99'));
+    });
+
+    test('the report', async () => {
+      const report = await encoder.encodeWithReport(['짧다', '길'.repeat(40)]);
+      assert.deepEqual(report.tokenCounts, [4, 42]);
+      assert.deepEqual(report.truncated, [false, true]);
+      assert.equal(report.embeddings.length, 2);
+      assert.equal((await encoder.encodeWithReport('짧다')).embeddings.length, 1);
+      assert.equal(await encoder.countTokens('짧다'), 4);
+      assert.deepEqual(await encoder.countTokens(['짧다', '']), [4, 2]);
+      assert.deepEqual(await encoder.countTokens([]), []);
+    });
+
+    test('similarity', async () => {
+      const matrix = await encoder.similarity(['가', '나', '다'], ['가', '라']);
+      assert.equal(matrix.length, 3);
+      assert.equal(matrix[0].length, 2);
+      assert.ok(Math.abs(matrix[0][0] - 1) < 1e-6);
+      const self = await encoder.similarity(['가', '나']);
+      assert.equal(self[0][1], self[1][0]);
+      assert.ok(Math.abs(self[1][1] - 1) < 1e-6);
+      const [a, b] = await encoder.encode(['가', '라']);
+      assert.equal((await encoder.similarity(a, [b]))[0][0], matrix[0][1]);
+      assert.equal((await encoder.similarity('가', '라'))[0][0], matrix[0][1]);
+      assert.equal((await encoder.similarity('가', b))[0][0], matrix[0][1]);
+      assert.deepEqual(await encoder.similarity([], []), []);
+      await assert.rejects(encoder.similarity([a, new Float32Array(3)]), { code: 'input_invalid', index: 1 });
+      await assert.rejects(encoder.similarity([a, 'text']), { code: 'input_invalid', index: 1 });
+    });
+
+    test('100,000 texts at once, in order, with progress', async () => {
+      const texts = many(100_000);
+      const events = [];
+      const embeddings = await encoder.encode(texts, { onProgress: (event) => events.push(event) });
+      assert.equal(embeddings.length, texts.length);
+      assert.ok(events.length > 1000);
+      assert.ok(events.every((event, i) => event.total === 100_000 && (i === 0 || event.done > events[i - 1].done)));
+      assert.equal(events.at(-1).done, 100_000);
+      for (const i of [0, 54_321, 99_999]) assert.deepEqual(embeddings[i], await encoder.encode(texts[i]));
+    });
+
+    test('a short call does not wait for all of a long one', async () => {
+      const order = [];
+      const long = encoder.encode(new Array(2000).fill('#slow', 0, 60).fill('빠름', 60)).then(() => order.push('long'));
+      const short = encoder.encode('짧다').then(() => order.push('short'));
+      await Promise.all([long, short]);
+      assert.deepEqual(order, ['short', 'long']);
+    });
+
+    test('abort stops a long call, and the next one works', async () => {
+      const controller = new AbortController();
+      const call = encoder.encode(many(100_000), {
+        signal: controller.signal, onProgress: ({ done }) => done > 1000 && controller.abort() });
+      const error = await call.catch((e) => e);
+      assert.equal(error.code, 'aborted');
+      assert.equal(error.name, 'AbortError');
+      await assert.rejects(encoder.encode('가', { signal: AbortSignal.abort() }), { code: 'aborted' });
+      assert.equal((await encoder.encode('가')).length, 8);
+    });
+
+    test('an error of the core rejects that call only', async () => {
+      const [good, bad] = await Promise.allSettled([encoder.encode('좋다'), encoder.encode(['가', '#refuse'])]);
+      assert.equal(good.status, 'fulfilled');
+      assert.equal(bad.reason.code, 'input_invalid');
+    });
+
+    test('an error thrown by onProgress rejects that call only', async () => {
+      const thrown = new Error('from the caller');
+      await assert.rejects(encoder.encode(many(100), { onProgress: () => { throw thrown; } }), (error) => error === thrown);
+      assert.equal((await encoder.encode('가')).length, 8);
+    });
+
+    test('after a trap pending calls are rejected and the next one starts afresh', async () => {
+      const calls = await Promise.allSettled([encoder.encode(many(5000)), encoder.encode('#trap'), encoder.countTokens(many(5000))]);
+      assert.deepEqual(calls.map(({ reason }) => reason?.code), ['crashed', 'crashed', 'crashed']);
+      assert.equal((await encoder.encode('다시')).length, 8);
+      // And once more, with calls that come in while it restarts.
+      await assert.rejects(encoder.encode('#trap'), { code: 'crashed' });
+      const both = await Promise.all([encoder.encode('하나'), encoder.encode(['둘', '셋'])]);
+      assert.equal(both[1].length, 2);
+    });
+
+    test('memory is told', async () => {
+      assert.ok((await encoder.memoryUsage()).wasmBytes >= 65536);
+    });
+
+    test('dispose during a call, and calls afterwards', async () => {
+      const other = await munjang.loadEncoder(options);
+      const call = other.encode(many(5000));
+      other.dispose();
+      other.dispose();
+      await assert.rejects(call, { code: 'disposed' });
+      for (const method of ['encode', 'encodeWithReport', 'countTokens', 'similarity']) {
+        await assert.rejects(other[method](['가']), { code: 'disposed' }, method);
+      }
+      await assert.rejects(other.memoryUsage(), { code: 'disposed' });
+      await assert.rejects(other.encode([]), { code: 'disposed' });
+      assert.equal(other.info.hiddenSize, 8);
+    });
+
+    test('dispose while it restarts', async () => {
+      const other = await munjang.loadEncoder(options);
+      await assert.rejects(other.encode('#trap'), { code: 'crashed' });
+      const call = other.encode('가');
+      other.dispose();
+      await assert.rejects(call, { code: 'disposed' });
+    });
+  });
+}
+
+test('a model that is gone when the encoder restarts', async () => {
+  const other = await fakePackage();
+  try {
+    const { loadEncoder } = await other.import();
+    const encoder = await loadEncoder();
+    await writeFile(join(other.root, 'model/fake.munjang'), 'gone');
+    await assert.rejects(encoder.encode('#trap'), { code: 'crashed' });
+    await assert.rejects(encoder.encode('가'), { code: 'not_a_model' });
+    encoder.dispose();
+  } finally {
+    await other.remove();
+  }
+});
+
+test('an idle encoder does not keep Node alive, a busy one does', async () => {
+  const script = `
+    import { loadEncoder } from ${JSON.stringify(pkg.url('index.js'))};
+    const encoder = await loadEncoder({ workers: 2 });
+    const embeddings = await encoder.encode(Array(2000).fill('문장'));
+    await encoder.memoryUsage();
+    console.log(embeddings.length);`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script], { timeout: 30_000 });
+  assert.equal(stdout.trim(), '2000');
+});
+
+test('Symbol.dispose', async () => {
+  const encoder = await munjang.loadEncoder();
+  encoder[Symbol.dispose ?? Symbol.for('Symbol.dispose')]();
+  await assert.rejects(encoder.encode('가'), { code: 'disposed' });
+});
+
+test('SentenceEncoder cannot be made by hand', () => {
+  assert.throws(() => new munjang.SentenceEncoder(), { code: 'input_invalid' });
+});
+
+test('the entry for measurements', async () => {
+  const { init } = await import(pkg.url('internal/bench-entry.js'));
+  const bench = await init(pkg.url('model/fake.munjang'), { build: 'simd128' });
+  assert.equal(bench.info.build, 'simd128');
+  assert.deepEqual(bench.encodeIds([Uint32Array.of(1, 2), Uint32Array.of(3)]), new Float32Array(16).fill(3));
+  assert.equal(bench.encodeTexts(['가', '나']).length, 16);
+  bench.dispose();
+});

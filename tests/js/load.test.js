@@ -1,0 +1,338 @@
+// Loading: progress, sources, and each way in which a model can fail to arrive.
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+
+import { fakeModel, fakePackage, sha256 } from './package.js';
+import { pieces, serve } from './server.js';
+
+const model = fakeModel();
+let pkg;
+let munjang;
+before(async () => {
+  pkg = await fakePackage(model);
+  munjang = await pkg.import();
+});
+after(() => pkg.remove());
+
+/** Loads, collects the progress, and gives the encoder or the error. */
+async function attempt(options) {
+  const events = [];
+  try {
+    const encoder = await munjang.loadEncoder({ ...options, onProgress: (event) => events.push(event) });
+    const { info } = encoder;
+    encoder.dispose();
+    return { info, events };
+  } catch (error) {
+    return { error, events };
+  }
+}
+
+function checkEvents(events, total) {
+  assert.ok(events.length >= 2);
+  assert.ok(events.every((event) => event.total === total), 'the total is constant');
+  for (let i = 1; i < events.length; i++) assert.ok(events[i].loaded >= events[i - 1].loaded, 'loaded never falls');
+  assert.deepEqual(events.at(-1), { loaded: total, total });
+}
+
+for (const worker of [true, false]) {
+  describe(worker ? 'in a worker thread' : 'beside the caller', () => {
+    test('loads the model beside the code', async () => {
+      const { info, events, error } = await attempt({ worker });
+      assert.ifError(error);
+      assert.equal(info.source, 'file');
+      assert.equal(info.bytes, model.length);
+      assert.equal(info.hiddenSize, 8);
+      assert.equal(info.maxTokens, 16);
+      assert.equal(info.worker, worker);
+      for (const name of ['worker', 'compile', 'instantiate', 'fetch', 'verify', 'model', 'total']) {
+        assert.equal(typeof info.timings[name], 'number', name);
+      }
+      checkEvents(events, model.length);
+    });
+
+    test('follows a manifest over http, with progress by bytes', async () => {
+      const server = await serve({
+        '/m/manifest.json': (_request, response) => response.end(JSON.stringify(pkg.manifest)),
+        '/m/fake.munjang': pieces(model),
+      });
+      const { info, events, error } = await attempt({ worker, modelUrl: `${server.origin}/m/manifest.json` });
+      await server.close();
+      assert.ifError(error);
+      assert.equal(info.source, 'network');
+      checkEvents(events, model.length);
+      assert.ok(events.length > 3, 'several events');
+    });
+
+    test('loads a bare file, with and without a content length', async () => {
+      const server = await serve({
+        '/known': pieces(model),
+        '/unknown': (_request, response) => {
+          response.writeHead(200, { 'transfer-encoding': 'chunked' });
+          response.write(model.subarray(0, 1000));
+          response.end(model.subarray(1000));
+        },
+      });
+      const known = await attempt({ worker, modelUrl: `${server.origin}/known` });
+      const unknown = await attempt({ worker, modelUrl: new URL(`${server.origin}/unknown`) });
+      await server.close();
+      assert.ifError(known.error);
+      assert.ok(known.events.every((event) => event.total === model.length));
+      assert.ifError(unknown.error);
+      assert.deepEqual(unknown.events.at(-1), { loaded: model.length, total: model.length });
+    });
+
+    const failures = {
+      'a 404': ['model_not_found', { '/model': (_q, r) => r.writeHead(404).end() }],
+      'a 500': ['http_error', { '/model': (_q, r) => r.writeHead(500).end() }],
+      'an HTML page': ['not_a_model', { '/model': (_q, r) => r.setHeader('content-type', 'text/html').end('<!doctype html><p>hello') }],
+      'an HTML page called a model': ['not_a_model',
+        { '/model': (_q, r) => r.setHeader('content-type', 'application/octet-stream').end('<!doctype html><p>hello') }],
+      'something else': ['not_a_model', { '/model': (_q, r) => r.end('{"hello":"there, this is not a model"}') }],
+      'nothing at all': ['download_truncated', { '/model': (_q, r) => r.end() }],
+      'a download cut in half': ['download_truncated', { '/model': (_q, r) => {
+        r.writeHead(200, { 'content-length': model.length });
+        r.write(model.subarray(0, model.length / 2), () => setTimeout(() => r.destroy(), 20));
+      } }],
+      'an announcement of 3 GB': ['not_a_model', { '/model': (_q, r) => {
+        r.writeHead(200, { 'content-length': 3e9 });
+        r.write(model.subarray(0, 1000));
+      } }],
+      'more than memory holds': ['out_of_memory', { '/model': (_q, r) => {
+        r.writeHead(200, { 'content-length': 1e8 });
+        r.write(model.subarray(0, 1000));
+      } }],
+      'a model of another version': ['weights_version', { '/model': pieces(fakeModel({ mark: 'old' })) }],
+      'a core that traps': ['crashed', { '/model': pieces(fakeModel({ mark: 'trap' })) }],
+    };
+    for (const [what, [code, routes]] of Object.entries(failures)) {
+      test(`${what} is ${code}`, async () => {
+        const server = await serve(routes);
+        const { error } = await attempt({ worker, modelUrl: `${server.origin}/model` });
+        await server.close();
+        assert.ok(error instanceof munjang.MunjangError, String(error));
+        assert.equal(error.code, code, error.message);
+        assert.ok(error.message.length > 30, error.message);
+      });
+    }
+
+    test('a file shorter than its manifest is download_truncated, a longer or damaged one checksum_mismatch', async () => {
+      const damaged = model.slice();
+      damaged[200_000] ^= 1;
+      const server = await serve({
+        '/manifest.json': (_request, response) => response.end(JSON.stringify(pkg.manifest)),
+        '/fake.munjang': (request, response) => routes[kind](request, response),
+      });
+      const routes = {
+        short: pieces(model.subarray(0, 200_000)),
+        long: pieces(Buffer.concat([model, model.subarray(0, 1000)])),
+        damaged: pieces(damaged),
+        // Damage that also makes the core trap must not hide behind the trap.
+        trap: pieces(fakeModel({ mark: 'trap' })),
+      };
+      let kind;
+      const codes = {};
+      for (kind of Object.keys(routes)) {
+        const { error, events } = await attempt({ worker, modelUrl: `${server.origin}/manifest.json` });
+        codes[kind] = error?.code;
+        assert.ok(!events.some(({ loaded, total }) => loaded === total), `${kind}: no event says that it is complete`);
+      }
+      await server.close();
+      assert.deepEqual(codes, { short: 'download_truncated', long: 'checksum_mismatch', damaged: 'checksum_mismatch', trap: 'checksum_mismatch' });
+    });
+
+    test('manifests that are none', async () => {
+      const server = await serve({
+        '/html.json': (_q, r) => r.end('<!doctype html>'),
+        '/empty.json': (_q, r) => r.end('{}'),
+        '/sha.json': (_q, r) => r.end(JSON.stringify({ ...pkg.manifest, sha256: 'abc' })),
+      });
+      for (const [path, code] of [['/html.json', 'not_a_model'], ['/empty.json', 'not_a_model'], ['/sha.json', 'not_a_model'], ['/none.json', 'model_not_found']]) {
+        const { error } = await attempt({ worker, modelUrl: `${server.origin}${path}` });
+        assert.equal(error?.code, code, path);
+      }
+      await server.close();
+    });
+
+    test('no network', async () => {
+      const server = await serve({});
+      await server.close();
+      const { error } = await attempt({ worker, modelUrl: `${server.origin}/model` });
+      assert.equal(error?.code, 'network');
+    });
+
+    test('a path that does not exist', async () => {
+      const { error } = await attempt({ worker, modelUrl: './no such model.munjang' });
+      assert.equal(error?.code, 'model_not_found');
+    });
+
+    test('abort before, while waiting and in the middle', async () => {
+      assert.equal((await attempt({ worker, signal: AbortSignal.abort() })).error?.code, 'aborted');
+      for (const send of [false, true]) {
+        const controller = new AbortController();
+        const server = await serve({ '/model': (_request, response) => {
+          response.writeHead(200, { 'content-length': model.length });
+          if (send) response.write(model.subarray(0, 1000));
+          else response.flushHeaders();
+          setTimeout(() => controller.abort(new Error('enough')), 100);
+        } });
+        const { error } = await attempt({ worker, modelUrl: `${server.origin}/model`, signal: controller.signal });
+        await server.close();
+        assert.equal(error?.code, 'aborted');
+        assert.equal(error.name, 'AbortError');
+        assert.equal(error.cause.message, 'enough');
+      }
+    });
+  });
+}
+
+test('options that make no sense', async () => {
+  for (const options of [{ workers: 0 }, { workers: 1.5 }, { worker: false, workers: 2 }, { build: 'avx' }, { modelUrl: 7 }, { modelUrl: 'http://' }]) {
+    assert.equal((await attempt(options)).error?.code, 'input_invalid', JSON.stringify(options));
+  }
+});
+
+test('an error thrown by onProgress rejects the loading', async () => {
+  const thrown = new Error('from the caller');
+  await assert.rejects(munjang.loadEncoder({ onProgress: () => { throw thrown; } }), (error) => error === thrown);
+});
+
+test('an engine without SIMD, and one without relaxed SIMD', async () => {
+  const { validate } = WebAssembly;
+  try {
+    WebAssembly.validate = () => false;
+    assert.equal((await attempt({})).error?.code, 'unsupported_browser');
+    // The relaxed probe is the longer one.
+    WebAssembly.validate = (bytes) => bytes.length < 33 && validate(bytes);
+    const { info } = await attempt({ worker: false });
+    assert.equal(info.build, 'simd128');
+    assert.equal(info.kernel, 'simd128');
+    assert.equal((await attempt({ build: 'relaxed' })).error?.code, 'unsupported_browser');
+  } finally {
+    WebAssembly.validate = validate;
+  }
+});
+
+test('without crypto.subtle the core computes the digest', async () => {
+  const { crypto } = globalThis;
+  Object.defineProperty(globalThis, 'crypto', { value: {}, configurable: true });
+  try {
+    const { error } = await attempt({ worker: false });
+    // The fake core says so by failing.
+    assert.match(error?.message ?? '', /no digest/);
+  } finally {
+    Object.defineProperty(globalThis, 'crypto', { value: crypto, configurable: true });
+  }
+});
+
+test('missing code is wasm_unavailable', async () => {
+  const broken = await fakePackage(model);
+  try {
+    for (const name of ['simd', 'relaxed']) await writeFile(join(broken.root, `wasm/munjang_${name}_bg.wasm`), '<!doctype html>');
+    const { loadEncoder } = await broken.import();
+    await assert.rejects(loadEncoder(), { code: 'wasm_unavailable' });
+    await assert.rejects(loadEncoder({ worker: false }), { code: 'wasm_unavailable' });
+  } finally {
+    await broken.remove();
+  }
+});
+
+test('a worker script that does not start is worker_failed', async () => {
+  const broken = await fakePackage(model);
+  try {
+    await writeFile(join(broken.root, 'worker.js'), 'import "./not-there.js";');
+    const { loadEncoder } = await broken.import();
+    await assert.rejects(loadEncoder(), { code: 'worker_failed' });
+  } finally {
+    await broken.remove();
+  }
+});
+
+describe('with a cache', () => {
+  // Node has no Cache API; this one behaves like it as far as the package can see.
+  const store = new Map();
+  before(() => {
+    globalThis.caches = {
+      open: async () => ({
+        match: async (key) => (store.has(key) ? new Response(store.get(key).slice()) : undefined),
+        put: async (key, response) => void store.set(key, new Uint8Array(await response.arrayBuffer())),
+        delete: async (key) => store.delete(key),
+      }),
+      delete: async () => {
+        const had = store.size > 0;
+        store.clear();
+        return had;
+      },
+    };
+  });
+  after(() => delete globalThis.caches);
+
+  async function withServer(body, run) {
+    const server = await serve({
+      '/manifest.json': (_request, response) => response.end(JSON.stringify(pkg.manifest)),
+      '/fake.munjang': (request, response) => pieces(body())(request, response),
+    });
+    try {
+      return await run((options) => attempt({ worker: false, modelUrl: `${server.origin}/manifest.json`, ...options }), server);
+    } finally {
+      await server.close();
+    }
+  }
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
+
+  test('the second load comes from the cache, a bad entry is deleted and fetched once more', async () => {
+    await withServer(() => model, async (load, server) => {
+      assert.equal((await load()).info.source, 'network');
+      await settled();
+      assert.equal(store.size, 1);
+      const [key] = store.keys();
+      assert.ok(key.endsWith(sha256(model)));
+      const cached = await load();
+      assert.equal(cached.info.source, 'cache');
+      checkEvents(cached.events, model.length);
+      assert.equal(server.requests.filter((path) => path === '/fake.munjang').length, 1);
+
+      const damages = [
+        () => { store.get(key)[150_000] ^= 4; },
+        () => store.set(key, store.get(key).slice(0, 1000)),
+        () => store.set(key, new TextEncoder().encode('<!doctype html>'.repeat(100))),
+        () => store.set(key, new Uint8Array(0)),
+      ];
+      for (const [n, damage] of damages.entries()) {
+        damage();
+        const again = await load();
+        assert.ifError(again.error);
+        assert.equal(again.info.source, 'network', `damage ${n}`);
+        checkEvents(again.events, model.length);
+        await settled();
+        assert.equal(sha256(store.get(key)), sha256(model), 'repaired');
+      }
+      assert.equal((await load()).info.source, 'cache');
+      assert.equal((await load({ cache: false })).info.source, 'network');
+      assert.equal(await munjang.clearModelCache(), true);
+      assert.equal(await munjang.clearModelCache(), false);
+    });
+  });
+
+  test('a damaged download is never cached and fetched only once', async () => {
+    const damaged = model.slice();
+    damaged[1000] ^= 1;
+    await withServer(() => damaged, async (load, server) => {
+      assert.equal((await load()).error?.code, 'checksum_mismatch');
+      await settled();
+      assert.equal(store.size, 0);
+      assert.equal(server.requests.filter((path) => path === '/fake.munjang').length, 1);
+    });
+  });
+
+  test('a cache that fails does no harm', async () => {
+    const { caches } = globalThis;
+    globalThis.caches = { open: async () => { throw new Error('SecurityError'); } };
+    try {
+      await withServer(() => model, async (load) => assert.equal((await load()).info.source, 'network'));
+    } finally {
+      globalThis.caches = caches;
+    }
+  });
+});

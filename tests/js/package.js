@@ -1,0 +1,45 @@
+// A copy of the package with the fake core in it.
+import { createHash } from 'node:crypto';
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+
+const pkg = new URL('../../pkg/', import.meta.url);
+const glue = new URL('../fake/glue.js', import.meta.url);
+
+/** Something that begins like a model file. */
+export function fakeModel({ size = 300_000, mark = 'model' } = {}) {
+  const bytes = new Uint8Array(size);
+  for (let i = 0; i < size; i++) bytes[i] = (i * 31) & 255;
+  const header = JSON.stringify({ __metadata__: { format: mark } });
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(header.length), true);
+  bytes.set(new TextEncoder().encode(header), 8);
+  return bytes;
+}
+
+export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
+
+export async function fakePackage(model = fakeModel()) {
+  const root = await mkdtemp(join(tmpdir(), 'munjang-test-'));
+  await cp(pkg, root, { recursive: true, filter: (path) => !/\/(wasm|model|node_modules)(\/|$)/.test(path) });
+  await mkdir(join(root, 'wasm'));
+  await mkdir(join(root, 'model'));
+  const source = await readFile(glue, 'utf8');
+  for (const [name, kernel] of [['simd', 'simd128'], ['relaxed', 'relaxed']]) {
+    await writeFile(join(root, `wasm/munjang_${name}.js`), source.replace('KERNEL', JSON.stringify(kernel)));
+    await writeFile(join(root, `wasm/munjang_${name}_bg.wasm`), Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+  }
+  const manifest = { file: 'fake.munjang', bytes: model.length, sha256: sha256(model), modelId: '0123456789abcdef', formatVersion: 1 };
+  await writeFile(join(root, 'model/fake.munjang'), model);
+  await writeFile(join(root, 'model/manifest.json'), JSON.stringify(manifest));
+  await writeFile(join(root, 'model/model.js'), `export const defaultModel = () => ({
+    url: new URL('./fake.munjang', import.meta.url).href, bytes: ${model.length}, sha256: '${manifest.sha256}' });`);
+  return {
+    root,
+    manifest,
+    url: (path) => pathToFileURL(join(root, path)).href,
+    import: () => import(pathToFileURL(join(root, 'index.js')).href),
+    remove: () => rm(root, { recursive: true, force: true }),
+  };
+}

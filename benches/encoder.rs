@@ -62,7 +62,10 @@ fn main() {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool")
     };
     let (one, all) = (pool(1), pool(0));
-    println!("{:<12} {:<4} {:>10} {:>10} {:>10}", "kernels", "load", "1 thread", "GMAC/s", "threads");
+    println!(
+        "{:<12} {:<4} {:>10} {:>10} {:>10}",
+        "kernels", "load", "1 thread", "GMAC/s", "threads"
+    );
     for (name, batch) in workloads() {
         let tokens: usize = batch.iter().map(Vec::len).sum();
         let expected = encoders[0].encode_ids(&batch[..1]).expect("valid ids");

@@ -204,7 +204,9 @@ fn read_header(bytes: &[u8]) -> Result<(usize, Metadata)> {
         Ok((_, metadata)) => Ok((start, metadata)),
         // The checks inside compare the last offset with the file's length; tell which way it is off.
         Err(source) => Err(match data_end(&bytes[8..start]) {
-            Some(end) if bytes.len() - start < end => truncated(bytes.len(), start.saturating_add(end)),
+            Some(end) if bytes.len() - start < end => {
+                truncated(bytes.len(), start.saturating_add(end))
+            }
             Some(end) if bytes.len() - start > end => {
                 malformed(format!("{} bytes follow its last tensor", bytes.len() - start - end))
             }

@@ -10,6 +10,7 @@
 use crate::config::Activation;
 use crate::quant::RowScale;
 
+mod lanes;
 pub mod pack;
 mod rows;
 pub mod scalar;

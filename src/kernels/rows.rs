@@ -1,21 +1,25 @@
-//! What happens to rows of floats between the matrix products, written so that the compiler
-//! vectorizes it for whichever instruction set it is inlined into. Nothing here depends on the
-//! vector width: sums across a row are always [`LANES`] partial sums joined by one fixed tree.
+//! What happens to rows of floats between the matrix products. Sums across a row are always
+//! [`LANES`] partial sums joined by one fixed tree, so nothing depends on a register's width.
 
+use super::lanes::Lanes;
 use super::{LANES, LayerNormArgs, RowsMut, SoftmaxArgs};
 use crate::config::Activation;
-use crate::quant::{PROBABILITY_MAX, RowScale, round_to_i32};
+use crate::quant::{PROBABILITY_MAX, ROUNDING_MAGIC, RowScale};
 
-type Lanes = [f32; LANES];
+/// Sixteen values of a row, padded to whole lanes.
+#[inline(always)]
+fn lanes<T>(row: &[T], at: usize) -> &[T; LANES] {
+    row[at..at + LANES].try_into().expect("rows are padded to whole lanes")
+}
 
 #[inline(always)]
-fn lanes(row: &[f32], at: usize) -> &Lanes {
-    row[at..at + LANES].try_into().expect("rows are padded to whole lanes")
+fn lanes_mut<T>(row: &mut [T], at: usize) -> &mut [T; LANES] {
+    (&mut row[at..at + LANES]).try_into().expect("rows are padded to whole lanes")
 }
 
 /// Joins partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-pub(super) fn tree(mut sums: Lanes, join: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn tree(mut sums: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -26,14 +30,16 @@ pub(super) fn tree(mut sums: Lanes, join: impl Fn(f32, f32) -> f32) -> f32 {
     sums[0]
 }
 
+/// The sixteen floats of `x`.
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-fn min(a: f32, b: f32) -> f32 {
-    if b < a { b } else { a }
-}
-
-#[inline(always)]
-fn max(a: f32, b: f32) -> f32 {
-    if a < b { b } else { a }
+unsafe fn array<L: Lanes>(x: L) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    // SAFETY: the caller's.
+    unsafe { x.store(&mut out) };
+    out
 }
 
 /// Where the approximation of the normal distribution function meets 0 and 1.
@@ -53,15 +59,21 @@ const PHI: [f32; 9] = [
 ];
 
 /// `x · Φ(x)`; absolute error at most 7.5e-5 for |x| ≤ 100 (checked in this module's tests).
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn gelu(x: f32) -> f32 {
-    let t = min(max(x, -PHI_END), PHI_END);
-    let u = t * t;
-    let mut p = PHI[8];
-    for i in (0..8).rev() {
-        p = p * u + PHI[i];
+unsafe fn gelu<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's.
+    unsafe {
+        let t = x.max(L::splat(-PHI_END)).min(L::splat(PHI_END));
+        let u = t.mul(t);
+        let mut p = L::splat(PHI[8]);
+        for i in (0..8).rev() {
+            p = p.mul(u).add(L::splat(PHI[i]));
+        }
+        x.mul(p.mul(t).add(L::splat(0.5)))
     }
-    x * (p * t + 0.5)
 }
 
 /// Minimax fit of 2^f on |f| ≤ ½, exact at 0; relative error 2.9e-6.
@@ -69,43 +81,73 @@ const EXP2: [f32; 5] = [1.0, 0.693_124_1, 0.240_240_92, 0.055_906_82, 0.009_583_
 
 /// `exp(x)` for x ≤ 0; relative error at most 5e-6 down to −20, and `exp(-20)` below that, which
 /// is zero for every use here.
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn exp_negative(x: f32) -> f32 {
-    let t = max(x, -20.0) * std::f32::consts::LOG2_E;
-    let n = round_to_i32(t);
-    let f = t - n as f32;
-    let mut p = EXP2[4];
-    for i in (0..4).rev() {
-        p = p * f + EXP2[i];
+unsafe fn exp_negative<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's.
+    unsafe {
+        let t = x.max(L::splat(-20.0)).mul(L::splat(std::f32::consts::LOG2_E));
+        // The rounded exponent stands in the low bits of `shifted`, whose own exponent the shift
+        // pushes out.
+        let shifted = t.add(L::splat(ROUNDING_MAGIC));
+        let f = t.sub(shifted.sub(L::splat(ROUNDING_MAGIC)));
+        let mut p = L::splat(EXP2[4]);
+        for i in (0..4).rev() {
+            p = p.mul(f).add(L::splat(EXP2[i]));
+        }
+        L::from_bits(L::add_int(p.bits(), L::to_exponent(shifted.bits())))
     }
-    f32::from_bits((p.to_bits() as i32 + (n << 23)) as u32)
 }
 
 /// `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, by `½ (1 + tanh z) = 1 / (1 + exp(−2z))`.
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn gelu_tanh(x: f32) -> f32 {
-    let z = 1.595_769_1 * (x + 0.044_715 * (x * x * x));
-    let e = exp_negative(if z < 0.0 { z } else { -z });
-    let upper = 1.0 / (1.0 + e);
-    x * if z < 0.0 { e * upper } else { upper }
-}
-
-#[inline(always)]
-fn activate(x: &mut [f32], f: impl Fn(f32) -> f32) -> (f32, f32) {
-    let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
-    for chunk in x.chunks_exact_mut(LANES) {
-        for i in 0..LANES {
-            let y = f(chunk[i]);
-            chunk[i] = y;
-            low[i] = min(low[i], y);
-            high[i] = max(high[i], y);
-        }
+unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
+    // SAFETY: the caller's.
+    unsafe {
+        let cube = x.mul(x).mul(x).mul(L::splat(0.044_715));
+        let z = array(L::splat(1.595_769_1).mul(x.add(cube)));
+        let e = array(exp_negative(L::load(&z.map(|z| if z < 0.0 { z } else { -z }))));
+        let factor = std::array::from_fn(|i| {
+            let upper = 1.0 / (1.0 + e[i]);
+            if z[i] < 0.0 { e[i] * upper } else { upper }
+        });
+        x.mul(L::load(&factor))
     }
-    (tree(low, min), tree(high, max))
 }
 
+/// Applies `f` in place and returns the range of the results with 0.
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn quantize_rows(
+unsafe fn activate<L: Lanes>(x: &mut [f32], f: impl Fn(L) -> L) -> (f32, f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        let (mut low, mut high) = (L::splat(0.0), L::splat(0.0));
+        for at in (0..x.len()).step_by(LANES) {
+            let x = lanes_mut(x, at);
+            let y = f(L::load(x));
+            y.store(x);
+            low = low.min(y);
+            high = high.max(y);
+        }
+        let low = tree(array(low), |a, b| if b < a { b } else { a });
+        let high = tree(array(high), |a, b| if a < b { b } else { a });
+        (low, high)
+    }
+}
+
+/// See [`super::Kernels::quantize_rows`].
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn quantize_rows<L: Lanes>(
     x: &mut [f32],
     stride: usize,
     activation: Option<Activation>,
@@ -113,72 +155,80 @@ pub(super) fn quantize_rows(
 ) {
     let rows = x.chunks_exact_mut(stride).zip(out.data.chunks_exact_mut(stride));
     for ((x, out), scale) in rows.zip(out.scales) {
-        let (low, high) = match activation {
-            None => activate(x, |x| x),
-            Some(Activation::Gelu) => activate(x, gelu),
-            Some(Activation::GeluTanh) => activate(x, gelu_tanh),
-            Some(Activation::Relu) => activate(x, |x| max(x, 0.0)),
-        };
-        *scale = RowScale::from_range(low, high);
-        for (x, q) in x.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES)) {
-            for i in 0..LANES {
-                q[i] = scale.quantize(x[i]);
+        // SAFETY: the caller's.
+        unsafe {
+            let (low, high) = match activation {
+                None => activate::<L>(x, |x| x),
+                Some(Activation::Gelu) => activate::<L>(x, |x| gelu(x)),
+                Some(Activation::GeluTanh) => activate::<L>(x, |x| gelu_tanh(x)),
+                Some(Activation::Relu) => activate::<L>(x, |x| x.max(L::splat(0.0))),
+            };
+            *scale = RowScale::from_range(low, high);
+            let inverse = L::splat(scale.inverse);
+            for at in (0..stride).step_by(LANES) {
+                let q = L::load(lanes(x, at)).mul(inverse).round_plus(scale.zero_point);
+                L::store_u7(q, lanes_mut(out, at));
             }
         }
     }
 }
 
+/// See [`super::Kernels::add_layer_norm`].
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn add_layer_norm(x: &mut [f32], residual: Option<&[f32]>, norm: LayerNormArgs<'_>) {
+pub(super) unsafe fn add_layer_norm<L: Lanes>(
+    x: &mut [f32],
+    residual: Option<&[f32]>,
+    norm: LayerNormArgs<'_>,
+) {
     let stride = norm.weight.len();
     let whole = norm.columns / LANES * LANES;
     for (r, x) in x.chunks_exact_mut(stride).enumerate() {
-        let mut sums = [0.0; LANES];
-        if let Some(residual) = residual {
-            let residual = &residual[r * stride..(r + 1) * stride];
-            for (x, y) in x.chunks_exact_mut(LANES).zip(residual.chunks_exact(LANES)) {
-                for i in 0..LANES {
-                    x[i] += y[i];
-                    sums[i] += x[i];
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = L::splat(0.0);
+            for at in (0..stride).step_by(LANES) {
+                let here = lanes_mut(x, at);
+                let mut y = L::load(here);
+                if let Some(residual) = residual {
+                    y = y.add(L::load(lanes(residual, r * stride + at)));
+                    y.store(here);
                 }
+                sums = sums.add(y);
             }
-        } else {
-            for x in x.chunks_exact(LANES) {
-                for i in 0..LANES {
-                    sums[i] += x[i];
-                }
+            let mean = tree(array(sums), |a, b| a + b) / norm.columns as f32;
+            // Padding is not part of the variance: it differs from the mean by nothing.
+            x[norm.columns..].fill(mean);
+            let mean = L::splat(mean);
+            let mut squares = L::splat(0.0);
+            for at in (0..stride).step_by(LANES) {
+                let d = L::load(lanes(x, at)).sub(mean);
+                squares = squares.add(d.mul(d));
             }
-        }
-        let mean = tree(sums, |a, b| a + b) / norm.columns as f32;
-
-        let mut squares = [0.0; LANES];
-        for x in x[..whole].chunks_exact(LANES) {
-            for i in 0..LANES {
-                let d = x[i] - mean;
-                squares[i] += d * d;
+            let variance = tree(array(squares), |a, b| a + b) / norm.columns as f32;
+            let factor = L::splat(1.0 / (variance + norm.eps).sqrt());
+            for at in (0..stride).step_by(LANES) {
+                let here = lanes_mut(x, at);
+                let y = L::load(here).sub(mean).mul(factor);
+                let y = y.mul(L::load(lanes(norm.weight, at)));
+                y.add(L::load(lanes(norm.bias, at))).store(here);
             }
-        }
-        for i in 0..norm.columns - whole {
-            let d = x[whole + i] - mean;
-            squares[i] += d * d;
-        }
-        let variance = tree(squares, |a, b| a + b) / norm.columns as f32;
-        let factor = 1.0 / (variance + norm.eps).sqrt();
-
-        for at in (0..stride).step_by(LANES) {
-            let (weight, bias) = (lanes(norm.weight, at), lanes(norm.bias, at));
-            let x = &mut x[at..at + LANES];
-            for i in 0..LANES {
-                x[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+            // Weight and bias are 0 there, but the product may be −0.
+            if whole < stride {
+                x[norm.columns..].fill(0.0);
             }
         }
-        // Padding has weight and bias 0, but (0 − mean) · 0 may be −0.
-        x[norm.columns..].fill(0.0);
     }
 }
 
+/// See [`super::Kernels::softmax`].
+///
+/// # Safety
+/// As [`Lanes`].
 #[inline(always)]
-pub(super) fn softmax(
+pub(super) unsafe fn softmax<L: Lanes>(
     scores: &mut [i32],
     args: SoftmaxArgs<'_>,
     out: &mut [i16],
@@ -187,36 +237,58 @@ pub(super) fn softmax(
     let SoftmaxArgs { keys, stride, query_scales, key_scales } = args;
     let rows = scores.chunks_exact_mut(stride).zip(out.chunks_exact_mut(stride));
     for ((scores, out), (&query, sum)) in rows.zip(query_scales.iter().zip(sums)) {
-        // The integer scores become floats in place.
-        let mut best = [f32::MIN; LANES];
-        for (chunk, scales) in scores.chunks_exact_mut(LANES).zip(key_scales.chunks_exact(LANES)) {
-            for i in 0..LANES {
-                chunk[i] = (chunk[i] as f32 * scales[i] * query).to_bits() as i32;
+        // SAFETY: the caller's.
+        unsafe {
+            // The integer scores become floats in place.
+            let query = L::splat(query);
+            for at in (0..stride).step_by(LANES) {
+                let here = lanes_mut(scores, at);
+                let score = L::from_int(L::load_int(here));
+                let score = score.mul(L::load(lanes(key_scales, at))).mul(query);
+                L::store_int(score.bits(), here);
             }
-        }
-        scores[keys..].fill(f32::MIN.to_bits() as i32);
-        for chunk in scores.chunks_exact(LANES) {
-            for i in 0..LANES {
-                best[i] = max(best[i], f32::from_bits(chunk[i] as u32));
+            scores[keys..].fill(f32::MIN.to_bits() as i32);
+            let mut best = L::splat(f32::MIN);
+            for at in (0..stride).step_by(LANES) {
+                best = best.max(L::from_bits(L::load_int(lanes(scores, at))));
             }
-        }
-        let best = tree(best, max);
-        let mut total = [0i32; LANES];
-        for (chunk, out) in scores.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES)) {
-            for i in 0..LANES {
-                let score = f32::from_bits(chunk[i] as u32);
-                let p = round_to_i32(exp_negative(score - best) * PROBABILITY_MAX as f32);
-                out[i] = p as i16;
-                total[i] += p;
+            let best = L::splat(tree(array(best), |a, b| if a < b { b } else { a }));
+            let mut total = L::splat_int(0);
+            for at in (0..stride).step_by(LANES) {
+                let score = L::from_bits(L::load_int(lanes(scores, at)));
+                let p = exp_negative(score.sub(best)).mul(L::splat(PROBABILITY_MAX as f32));
+                let p = p.round_plus(0);
+                L::store_i16(p, lanes_mut(out, at));
+                total = L::add_int(total, p);
             }
+            let mut totals = [0; LANES];
+            L::store_int(total, &mut totals);
+            *sum = totals.iter().sum();
         }
-        *sum = total.iter().sum();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lanes::Plain;
     use super::*;
+
+    fn plain(f: unsafe fn(Plain) -> Plain, x: f32) -> f32 {
+        // SAFETY: plain lanes need no instruction set.
+        unsafe { array(f(Plain::splat(x)))[0] }
+    }
+
+    fn gelu(x: f32) -> f32 {
+        plain(super::gelu, x)
+    }
+
+    fn exp_negative(x: f32) -> f32 {
+        plain(super::exp_negative, x)
+    }
+
+    fn gelu_tanh(x: f32) -> f32 {
+        plain(super::gelu_tanh, x)
+    }
 
     /// Φ by the integral of the density (Simpson), good to 1e-12: an oracle with no shared code.
     fn phi(x: f64) -> f64 {

@@ -1,5 +1,6 @@
 //! The definition: plain loops that say what every other table must compute, bit for bit.
 
+use super::lanes::Plain;
 use super::pack::{PackedMatrix, offset};
 use super::{Kernels, QuantizedRows, rows};
 
@@ -8,9 +9,10 @@ pub static KERNELS: Kernels = Kernels {
     name: "scalar",
     gemm,
     gemm_i16,
-    quantize_rows: |x, stride, activation, out| rows::quantize_rows(x, stride, activation, out),
-    add_layer_norm: |x, residual, norm| rows::add_layer_norm(x, residual, norm),
-    softmax: |scores, args, out, sums| rows::softmax(scores, args, out, sums),
+    // SAFETY of the calls: plain lanes need no instruction set.
+    quantize_rows: |x, stride, f, out| unsafe { rows::quantize_rows::<Plain>(x, stride, f, out) },
+    add_layer_norm: |x, residual, norm| unsafe { rows::add_layer_norm::<Plain>(x, residual, norm) },
+    softmax: |scores, args, out, sums| unsafe { rows::softmax::<Plain>(scores, args, out, sums) },
 };
 
 fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {

@@ -170,7 +170,7 @@ pub(super) unsafe fn gemm_i16<T: Tile>(
 
 /// The table of an instruction set: its tiles, and the row functions compiled for it.
 macro_rules! table {
-    ($name:literal, $features:literal, $tile:ty) => {{
+    ($name:literal, $features:literal, $tile:ty, $lanes:ty) => {{
         use crate::config::Activation;
         use crate::kernels::{
             Kernels, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, SoftmaxArgs, rows, tiles,
@@ -188,15 +188,18 @@ macro_rules! table {
         }
         #[target_feature(enable = $features)]
         fn quantize(x: &mut [f32], stride: usize, f: Option<Activation>, out: RowsMut<'_>) {
-            rows::quantize_rows(x, stride, f, out)
+            // SAFETY: this function enables what the lanes need.
+            unsafe { rows::quantize_rows::<$lanes>(x, stride, f, out) }
         }
         #[target_feature(enable = $features)]
         fn add_layer_norm(x: &mut [f32], residual: Option<&[f32]>, norm: LayerNormArgs<'_>) {
-            rows::add_layer_norm(x, residual, norm)
+            // SAFETY: this function enables what the lanes need.
+            unsafe { rows::add_layer_norm::<$lanes>(x, residual, norm) }
         }
         #[target_feature(enable = $features)]
         fn softmax(scores: &mut [i32], args: SoftmaxArgs<'_>, out: &mut [i16], sums: &mut [i32]) {
-            rows::softmax(scores, args, out, sums)
+            // SAFETY: this function enables what the lanes need.
+            unsafe { rows::softmax::<$lanes>(scores, args, out, sums) }
         }
         // SAFETY of the calls: the table is handed out only where the features were detected (or,
         // in WebAssembly, where the module that needs them was accepted).

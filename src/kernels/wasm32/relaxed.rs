@@ -3,12 +3,12 @@
 
 use std::arch::wasm32::*;
 
-use super::simd128::{Simd128, store};
+use super::simd128::{Floats, Simd128, store};
 use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
-pub(super) static KERNELS: Kernels = table!("relaxed", "simd128,relaxed-simd", Relaxed);
+pub(super) static KERNELS: Kernels = table!("relaxed", "simd128,relaxed-simd", Relaxed, Floats);
 
 struct Relaxed;
 

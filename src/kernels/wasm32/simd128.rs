@@ -2,11 +2,12 @@
 
 use std::arch::wasm32::*;
 
+use crate::kernels::lanes::Lanes;
 use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
-pub(super) static KERNELS: Kernels = table!("simd128", "simd128", Simd128);
+pub(super) static KERNELS: Kernels = table!("simd128", "simd128", Simd128, Floats);
 
 pub(super) struct Simd128;
 
@@ -93,6 +94,120 @@ impl Tile for Simd128 {
                     v128_store(out.add(4).cast(), high);
                 }
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn each(a: [v128; 4], b: [v128; 4], f: impl Fn(v128, v128) -> v128) -> [v128; 4] {
+    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+}
+
+/// # Safety
+/// `from` must be readable for 64 bytes.
+#[inline(always)]
+unsafe fn quarters(from: *const v128) -> [v128; 4] {
+    // SAFETY: the caller's.
+    unsafe {
+        [v128_load(from), v128_load(from.add(1)), v128_load(from.add(2)), v128_load(from.add(3))]
+    }
+}
+
+/// # Safety
+/// `to` must be writable for 64 bytes.
+#[inline(always)]
+unsafe fn store_quarters(x: [v128; 4], to: *mut v128) {
+    for (i, x) in x.into_iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { v128_store(to.add(i), x) };
+    }
+}
+
+/// Four registers of 4 floats.
+#[derive(Clone, Copy)]
+pub(super) struct Floats([v128; 4]);
+
+// SAFETY of the blocks below: the arrays have room for 16 values.
+#[rustfmt::skip]
+impl Lanes for Floats {
+    type Int = [v128; 4];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Floats([f32x4_splat(x); 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Floats(quarters(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut [f32; LANES]) {
+        unsafe { store_quarters(self.0, to.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Floats(each(self.0, other.0, |a, b| f32x4_add(a, b)))
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Floats(each(self.0, other.0, |a, b| f32x4_sub(a, b)))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Floats(each(self.0, other.0, |a, b| f32x4_mul(a, b)))
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        Floats(each(self.0, other.0, |a, b| f32x4_pmin(a, b)))
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        Floats(each(self.0, other.0, |a, b| f32x4_pmax(a, b)))
+    }
+    #[inline(always)]
+    unsafe fn bits(self) -> Self::Int {
+        self.0
+    }
+    #[inline(always)]
+    unsafe fn from_bits(bits: Self::Int) -> Self {
+        Floats(bits)
+    }
+    #[inline(always)]
+    unsafe fn from_int(x: Self::Int) -> Self {
+        Floats(x.map(|x| f32x4_convert_i32x4(x)))
+    }
+    #[inline(always)]
+    unsafe fn splat_int(x: i32) -> Self::Int {
+        [i32x4_splat(x); 4]
+    }
+    #[inline(always)]
+    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+        unsafe { quarters(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+        unsafe { store_quarters(x, to.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        each(a, b, |a, b| i32x4_add(a, b))
+    }
+    #[inline(always)]
+    unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        x.map(|x| i32x4_shl(x, 23))
+    }
+    #[inline(always)]
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+        let (low, high) = (i16x8_narrow_i32x4(x[0], x[1]), i16x8_narrow_i32x4(x[2], x[3]));
+        let bytes = u8x16_min(u8x16_narrow_i16x8(low, high), u8x16_splat(127));
+        unsafe { v128_store(to.as_mut_ptr().cast(), bytes) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+        unsafe {
+            let to = to.as_mut_ptr().cast::<v128>();
+            v128_store(to, i16x8_narrow_i32x4(x[0], x[1]));
+            v128_store(to.add(1), i16x8_narrow_i32x4(x[2], x[3]));
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::lanes::Lanes;
 use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
-pub(super) static KERNELS: Kernels = table!("avx2", "avx2", Avx2);
+pub(super) static KERNELS: Kernels = table!("avx2", "avx2", Avx2, Floats);
 
 struct Avx2;
 
@@ -88,6 +89,108 @@ impl Tile for Avx2 {
                 _mm256_storeu_si256(out.data.add(r * out.stride).cast(), low);
                 _mm256_storeu_si256(out.data.add(r * out.stride + 8).cast(), high);
             }
+        }
+    }
+}
+
+/// Two registers of 8 floats.
+#[derive(Clone, Copy)]
+pub(super) struct Floats(__m256, __m256);
+
+// SAFETY of the blocks below: the table that uses these lanes is handed out only with AVX2, and
+// the arrays have room for 16 values.
+#[rustfmt::skip]
+impl Lanes for Floats {
+    type Int = (__m256i, __m256i);
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Floats(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Floats(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Floats(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        unsafe { Floats(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Floats(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+    }
+    // The instruction gives its second operand where neither is smaller.
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        unsafe { Floats(_mm256_min_ps(other.0, self.0), _mm256_min_ps(other.1, self.1)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        unsafe { Floats(_mm256_max_ps(other.0, self.0), _mm256_max_ps(other.1, self.1)) }
+    }
+    #[inline(always)]
+    unsafe fn bits(self) -> Self::Int {
+        unsafe { (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1)) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(bits: Self::Int) -> Self {
+        unsafe { Floats(_mm256_castsi256_ps(bits.0), _mm256_castsi256_ps(bits.1)) }
+    }
+    #[inline(always)]
+    unsafe fn from_int(x: Self::Int) -> Self {
+        unsafe { Floats(_mm256_cvtepi32_ps(x.0), _mm256_cvtepi32_ps(x.1)) }
+    }
+    #[inline(always)]
+    unsafe fn splat_int(x: i32) -> Self::Int {
+        unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+        let from = from.as_ptr().cast::<__m256i>();
+        unsafe { (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
+    }
+    #[inline(always)]
+    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+        let to = to.as_mut_ptr().cast::<__m256i>();
+        unsafe {
+            _mm256_storeu_si256(to, x.0);
+            _mm256_storeu_si256(to.add(1), x.1);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
+    }
+    #[inline(always)]
+    unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        unsafe { (_mm256_slli_epi32::<23>(x.0), _mm256_slli_epi32::<23>(x.1)) }
+    }
+    #[inline(always)]
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+        unsafe {
+            // Packing works in halves of a register; the permutation restores the order.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            let bytes = _mm_min_epu8(_mm_packus_epi16(low, high), _mm_set1_epi8(127));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+        unsafe {
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), words);
         }
     }
 }

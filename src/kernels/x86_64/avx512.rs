@@ -2,12 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::lanes::Lanes;
 use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
 pub(super) static KERNELS: Kernels =
-    table!("avx512vnni", "avx512f,avx512bw,avx512vl,avx512vnni,avx2", Avx512);
+    table!("avx512vnni", "avx512f,avx512bw,avx512vl,avx512vnni,avx2", Avx512, Floats);
 
 struct Avx512;
 
@@ -74,5 +75,94 @@ impl Tile for Avx512 {
                 _mm512_storeu_si512(out.data.add(r * out.stride).cast(), sum);
             }
         }
+    }
+}
+
+/// One register of 16 floats.
+#[derive(Clone, Copy)]
+pub(super) struct Floats(__m512);
+
+// SAFETY of the blocks below: the table that uses these lanes is handed out only with AVX-512,
+// and the arrays have room for 16 values.
+#[rustfmt::skip]
+impl Lanes for Floats {
+    type Int = __m512i;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        unsafe { Floats(_mm512_set1_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Floats(_mm512_loadu_ps(from.as_ptr())) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut [f32; LANES]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Floats(_mm512_add_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        unsafe { Floats(_mm512_sub_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Floats(_mm512_mul_ps(self.0, other.0)) }
+    }
+    // The instruction gives its second operand where neither is smaller.
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        unsafe { Floats(_mm512_min_ps(other.0, self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        unsafe { Floats(_mm512_max_ps(other.0, self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn bits(self) -> Self::Int {
+        unsafe { _mm512_castps_si512(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(bits: Self::Int) -> Self {
+        unsafe { Floats(_mm512_castsi512_ps(bits)) }
+    }
+    #[inline(always)]
+    unsafe fn from_int(x: Self::Int) -> Self {
+        unsafe { Floats(_mm512_cvtepi32_ps(x)) }
+    }
+    #[inline(always)]
+    unsafe fn splat_int(x: i32) -> Self::Int {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+    }
+    #[inline(always)]
+    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        unsafe { _mm512_slli_epi32::<23>(x) }
+    }
+    #[inline(always)]
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+        unsafe {
+            let x = _mm512_max_epi32(x, _mm512_setzero_si512());
+            let x = _mm512_min_epi32(x, _mm512_set1_epi32(127));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x));
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(x)) }
     }
 }

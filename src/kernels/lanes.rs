@@ -1,0 +1,120 @@
+//! Sixteen floats side by side: what the row functions are written in, once, for every instruction
+//! set. An implementation holds them in one 512-bit, two 256-bit or four 128-bit registers; each
+//! operation is correctly rounded (or exact), so all give the same bits.
+
+use super::LANES;
+use crate::quant::ROUNDING_MAGIC;
+
+/// Sixteen `f32` lanes.
+///
+/// # Safety
+/// Every function may be called only where the CPU has the implementation's instruction set.
+pub(super) trait Lanes: Copy {
+    /// Sixteen `i32` lanes.
+    type Int: Copy;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: &[f32; LANES]) -> Self;
+    unsafe fn store(self, to: &mut [f32; LANES]);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `if other < self { other } else { self }`.
+    unsafe fn min(self, other: Self) -> Self;
+    /// `if self < other { other } else { self }`.
+    unsafe fn max(self, other: Self) -> Self;
+    /// The bits, unchanged.
+    unsafe fn bits(self) -> Self::Int;
+    /// The float with these bits.
+    unsafe fn from_bits(bits: Self::Int) -> Self;
+    /// The nearest float, ties to even.
+    unsafe fn from_int(x: Self::Int) -> Self;
+
+    unsafe fn splat_int(x: i32) -> Self::Int;
+    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int;
+    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]);
+    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// `x << 23`: an integer's place in a float's exponent.
+    unsafe fn to_exponent(x: Self::Int) -> Self::Int;
+    /// Clamps to 0 … 127 and stores. Lanes lie within 16 bits.
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]);
+    /// Stores lanes that lie within 16 bits.
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]);
+
+    /// Nearest integer, ties to even, plus `offset`; see [`crate::quant::round_to_i32`].
+    #[inline(always)]
+    unsafe fn round_plus(self, offset: i32) -> Self::Int {
+        // SAFETY: the caller's.
+        unsafe {
+            let bits = self.add(Self::splat(ROUNDING_MAGIC)).bits();
+            Self::add_int(bits, Self::splat_int(offset - ROUNDING_MAGIC.to_bits() as i32))
+        }
+    }
+}
+
+/// The definition.
+#[derive(Clone, Copy)]
+pub(super) struct Plain([f32; LANES]);
+
+fn each<T: Copy, U: Copy, V>(a: [T; LANES], b: [U; LANES], f: impl Fn(T, U) -> V) -> [V; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Lanes for Plain {
+    type Int = [i32; LANES];
+
+    unsafe fn splat(x: f32) -> Self {
+        Plain([x; LANES])
+    }
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        Plain(*from)
+    }
+    unsafe fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+    unsafe fn add(self, other: Self) -> Self {
+        Plain(each(self.0, other.0, |a, b| a + b))
+    }
+    unsafe fn sub(self, other: Self) -> Self {
+        Plain(each(self.0, other.0, |a, b| a - b))
+    }
+    unsafe fn mul(self, other: Self) -> Self {
+        Plain(each(self.0, other.0, |a, b| a * b))
+    }
+    unsafe fn min(self, other: Self) -> Self {
+        Plain(each(self.0, other.0, |a, b| if b < a { b } else { a }))
+    }
+    unsafe fn max(self, other: Self) -> Self {
+        Plain(each(self.0, other.0, |a, b| if a < b { b } else { a }))
+    }
+    unsafe fn bits(self) -> Self::Int {
+        self.0.map(|x| x.to_bits() as i32)
+    }
+    unsafe fn from_bits(bits: Self::Int) -> Self {
+        Plain(bits.map(|x| f32::from_bits(x as u32)))
+    }
+    unsafe fn from_int(x: Self::Int) -> Self {
+        Plain(x.map(|x| x as f32))
+    }
+    unsafe fn splat_int(x: i32) -> Self::Int {
+        [x; LANES]
+    }
+    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+        *from
+    }
+    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+        *to = x;
+    }
+    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        each(a, b, i32::wrapping_add)
+    }
+    unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        x.map(|x| x << 23)
+    }
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+        *to = x.map(|x| x.clamp(0, 127) as u8);
+    }
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+        *to = x.map(|x| x as i16);
+    }
+}

@@ -10,7 +10,8 @@
 //! | `word_embeddings.scale`, `position_embeddings.scale` | F32 | `[rows]` |
 //! | `tokenizer` | U8 | `[bytes]`: a `tokenizer.json` |
 //!
-//! "Padded" means rounded up to a multiple of 16 with zeros. The header's `__metadata__` holds
+//! "Padded" means rounded up to a multiple of 16 with zeros; in `query_key_value` and in the inputs
+//! of `attention_output` every head is padded by itself. The header's `__metadata__` holds
 //! `format` = `munjang`, `format_version`, `model_id` and `config` (JSON, see
 //! [`ModelConfig`]). Packed weights come first, so that every panel starts on a cache line.
 
@@ -105,13 +106,14 @@ impl ModelFile {
 
         let mut tensors = Tensors { data: &all[start..], start, found: metadata.tensors() };
         let hidden = padded(config.hidden_size);
+        let heads = config.num_attention_heads * padded(config.head_size());
         let intermediate = padded(config.intermediate_size);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let name = |part: &str| format!("layers.{n}.{part}");
             layers.push(Layer {
-                query_key_value: tensors.packed(&name("query_key_value"), 3 * hidden, hidden)?,
-                attention_output: tensors.packed(&name("attention_output"), hidden, hidden)?,
+                query_key_value: tensors.packed(&name("query_key_value"), 3 * heads, hidden)?,
+                attention_output: tensors.packed(&name("attention_output"), hidden, heads)?,
                 attention_norm: tensors.norm(&name("attention_norm"), hidden)?,
                 intermediate: tensors.packed(&name("intermediate"), intermediate, hidden)?,
                 output: tensors.packed(&name("output"), hidden, intermediate)?,
@@ -387,15 +389,20 @@ pub fn write(model: &FloatModel) -> Result<Vec<u8>> {
     let mut writer = Writer::default();
     for (n, layer) in model.layers.iter().enumerate() {
         let name = |part: &str| format!("layers.{n}.{part}");
-        writer.packed(
-            &name("query_key_value"),
-            &[&layer.query, &layer.key, &layer.value],
-            hidden,
-            hidden,
-        )?;
-        writer.packed(&name("attention_output"), &[&layer.attention_output], hidden, hidden)?;
-        writer.packed(&name("intermediate"), &[&layer.intermediate], intermediate, hidden)?;
-        writer.packed(&name("output"), &[&layer.output], hidden, intermediate)?;
+        let size = config.head_size();
+        let attention = [&layer.query, &layer.key, &layer.value];
+        for linear in attention.into_iter().chain([&layer.attention_output]) {
+            check_linear(&name("attention"), linear, hidden, hidden)?;
+        }
+        check_linear(&name("intermediate"), &layer.intermediate, intermediate, hidden)?;
+        check_linear(&name("output"), &layer.output, hidden, intermediate)?;
+        let attention: Vec<Linear> =
+            attention.into_iter().map(|linear| pad_heads(linear, size)).collect();
+        writer.packed(&name("query_key_value"), &attention);
+        let output = pad_head_inputs(&layer.attention_output, size);
+        writer.packed(&name("attention_output"), std::slice::from_ref(&output));
+        writer.packed(&name("intermediate"), std::slice::from_ref(&layer.intermediate));
+        writer.packed(&name("output"), std::slice::from_ref(&layer.output));
         writer.norm(&name("attention_norm"), &layer.attention_norm, hidden)?;
         writer.norm(&name("output_norm"), &layer.output_norm, hidden)?;
     }
@@ -450,38 +457,26 @@ impl Writer {
         self.floats(&format!("{name}.bias"), &norm.bias, len)
     }
 
-    /// Several matrices of one shape, stacked by output channel, each padded on its own.
-    fn packed(&mut self, name: &str, parts: &[&Linear], rows: usize, cols: usize) -> Result<()> {
+    /// Several matrices with the same inputs, stacked by output channel, each padded on its own.
+    fn packed(&mut self, name: &str, parts: &[Linear]) {
         let (mut data, mut scales, mut bias) = (Vec::new(), Vec::new(), Vec::new());
-        for part in parts {
-            check_shape(name, &part.weight, rows, cols)?;
-            check_finite(name, &part.bias)?;
-            if part.bias.len() != rows {
-                return Err(mismatch(format!(
-                    "{name} has {} biases; expected {rows}",
-                    part.bias.len()
-                )));
-            }
-            let mut quantized = vec![0i8; rows * cols];
+        let cols = parts[0].weight.cols;
+        for Linear { weight, bias: part_bias } in parts {
+            let mut quantized = vec![0i8; weight.rows * cols];
             for (row, out) in quantized.chunks_exact_mut(cols).enumerate() {
-                scales.push(quantize_symmetric(part.weight.row(row), WEIGHT_MAX, out));
+                scales.push(quantize_symmetric(weight.row(row), WEIGHT_MAX, out));
             }
-            scales.resize(scales.len().next_multiple_of(pack::LANES), 0.0);
-            bias.extend_from_slice(&part.bias);
+            scales.resize(padded(scales.len()), 0.0);
+            bias.extend_from_slice(part_bias);
             bias.resize(scales.len(), 0.0);
-            data.extend(pack::pack(&quantized, rows, cols));
+            data.extend(pack::pack(&quantized, weight.rows, cols));
         }
         let (rows, cols) = (scales.len(), padded(cols));
         let shape = vec![rows / pack::LANES, cols / pack::GROUP, pack::LANES, pack::GROUP];
-        self.push(
-            &format!("{name}.weight"),
-            Dtype::I8,
-            shape,
-            bytemuck::cast_slice(&data).to_vec(),
-        );
+        let data = bytemuck::cast_slice(&data).to_vec();
+        self.push(&format!("{name}.weight"), Dtype::I8, shape, data);
         self.push_floats(&format!("{name}.scale"), scales);
         self.push_floats(&format!("{name}.bias"), bias);
-        Ok(())
     }
 
     fn table(&mut self, name: &str, matrix: &Matrix, rows: usize, cols: usize) -> Result<()> {
@@ -562,6 +557,47 @@ fn check_shape(name: &str, matrix: &Matrix, rows: usize, cols: usize) -> Result<
         )));
     }
     check_finite(name, &matrix.data)
+}
+
+fn check_linear(name: &str, linear: &Linear, rows: usize, cols: usize) -> Result<()> {
+    check_shape(name, &linear.weight, rows, cols)?;
+    check_finite(name, &linear.bias)?;
+    if linear.bias.len() != rows {
+        return Err(mismatch(format!("{name} has {} biases; expected {rows}", linear.bias.len())));
+    }
+    Ok(())
+}
+
+/// Where channel `i` goes when every head of `size` channels is padded by itself.
+fn padded_channel(i: usize, size: usize) -> usize {
+    i / size * padded(size) + i % size
+}
+
+/// Pads the output channels of every head with zeros.
+fn pad_heads(linear: &Linear, size: usize) -> Linear {
+    let Matrix { rows, cols, .. } = linear.weight;
+    let padded_rows = rows / size * padded(size);
+    let mut data = vec![0.0; padded_rows * cols];
+    let mut bias = vec![0.0; padded_rows];
+    for row in 0..rows {
+        let to = padded_channel(row, size);
+        data[to * cols..(to + 1) * cols].copy_from_slice(linear.weight.row(row));
+        bias[to] = linear.bias[row];
+    }
+    Linear { weight: Matrix { rows: padded_rows, cols, data }, bias }
+}
+
+/// Pads the inputs that come from every head with zeros.
+fn pad_head_inputs(linear: &Linear, size: usize) -> Linear {
+    let Matrix { rows, cols, .. } = linear.weight;
+    let padded_cols = cols / size * padded(size);
+    let mut data = vec![0.0; rows * padded_cols];
+    for row in 0..rows {
+        for (col, &weight) in linear.weight.row(row).iter().enumerate() {
+            data[row * padded_cols + padded_channel(col, size)] = weight;
+        }
+    }
+    Linear { weight: Matrix { rows, cols: padded_cols, data }, bias: linear.bias.clone() }
 }
 
 fn check_finite(name: &str, values: &[f32]) -> Result<()> {

@@ -23,6 +23,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `if self < other { other } else { self }`.
     unsafe fn max(self, other: Self) -> Self;
+    /// The magnitude.
+    unsafe fn abs(self) -> Self;
     /// The bits, unchanged.
     unsafe fn bits(self) -> Self::Int;
     /// The float with these bits.
@@ -40,6 +42,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]);
     /// Stores lanes that lie within 16 bits.
     unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]);
+    /// Stores `a[0], b[0], a[1], b[1], …`; lanes lie within 16 bits.
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]);
 
     /// Nearest integer, ties to even, plus `offset`; see [`crate::quant::round_to_i32`].
     #[inline(always)]
@@ -87,6 +91,9 @@ impl Lanes for Plain {
     unsafe fn max(self, other: Self) -> Self {
         Plain(each(self.0, other.0, |a, b| if a < b { b } else { a }))
     }
+    unsafe fn abs(self) -> Self {
+        Plain(self.0.map(f32::abs))
+    }
     unsafe fn bits(self) -> Self::Int {
         self.0.map(|x| x.to_bits() as i32)
     }
@@ -116,5 +123,10 @@ impl Lanes for Plain {
     }
     unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
         *to = x.map(|x| x as i16);
+    }
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+        for (to, (a, b)) in to.chunks_exact_mut(2).zip(a.into_iter().zip(b)) {
+            (to[0], to[1]) = (a as i16, b as i16);
+        }
     }
 }

@@ -10,6 +10,7 @@
 use crate::config::Activation;
 use crate::quant::RowScale;
 
+mod attention;
 mod lanes;
 pub mod pack;
 mod rows;
@@ -22,6 +23,8 @@ mod wasm32;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub(crate) use attention::grow;
+pub use attention::{AttentionArgs, AttentionScratch};
 pub use pack::{PackedMatrix, padded};
 
 /// Columns are padded to a multiple of this many; also the number of partial sums of every float
@@ -57,6 +60,10 @@ pub struct Kernels {
     pub add_layer_norm: fn(x: &mut [f32], residual: Option<&[f32]>, norm: LayerNormArgs<'_>),
     /// Attention weights from integer scores; see [`SoftmaxArgs`].
     pub softmax: fn(scores: &mut [i32], args: SoftmaxArgs<'_>, out: &mut [i16], sums: &mut [i32]),
+    /// Multi-head self-attention over the tokens of one sentence: per head
+    /// `context[t] = Σₖ softmaxₖ(q[t] · k[k] / √d) · v[k]`; `context` is
+    /// `tokens × heads · padded(head_size)`.
+    pub attention: fn(args: AttentionArgs<'_>, scratch: &mut AttentionScratch, context: &mut [f32]),
 }
 
 /// Where [`Kernels::quantize_rows`] writes.

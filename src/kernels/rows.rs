@@ -8,12 +8,12 @@ use crate::quant::{PROBABILITY_MAX, ROUNDING_MAGIC, RowScale};
 
 /// Sixteen values of a row, padded to whole lanes.
 #[inline(always)]
-fn lanes<T>(row: &[T], at: usize) -> &[T; LANES] {
+pub(super) fn lanes<T>(row: &[T], at: usize) -> &[T; LANES] {
     row[at..at + LANES].try_into().expect("rows are padded to whole lanes")
 }
 
 #[inline(always)]
-fn lanes_mut<T>(row: &mut [T], at: usize) -> &mut [T; LANES] {
+pub(super) fn lanes_mut<T>(row: &mut [T], at: usize) -> &mut [T; LANES] {
     (&mut row[at..at + LANES]).try_into().expect("rows are padded to whole lanes")
 }
 
@@ -35,7 +35,7 @@ pub(super) fn tree(mut sums: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f3
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
-unsafe fn array<L: Lanes>(x: L) -> [f32; LANES] {
+pub(super) unsafe fn array<L: Lanes>(x: L) -> [f32; LANES] {
     let mut out = [0.0; LANES];
     // SAFETY: the caller's.
     unsafe { x.store(&mut out) };

@@ -31,7 +31,7 @@ pub(super) trait Tile {
     /// values, `b` for `depth / 2` rows of `2 · columns` values up to the tile's 32 values, and
     /// `out` writable for `(R − 1) · out_stride + 16`.
     unsafe fn block_i16<const R: usize>(
-        a: *const i16,
+        a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
@@ -43,6 +43,13 @@ pub(super) trait Tile {
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     pub data: *const u8,
+    pub stride: usize,
+}
+
+/// A block of 16-bit rows.
+#[derive(Clone, Copy)]
+pub(super) struct RowsI16 {
+    pub data: *const i16,
     pub stride: usize,
 }
 
@@ -139,27 +146,28 @@ pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, o
     }
 }
 
-/// See [`super::Kernels::gemm_i16`].
+/// `out[r][c] = Σₖ a[r][k] · b[k][c]` over the first `depth` values (even) of rows of `a`, which
+/// comes with its stride; `b` holds pairs of depth, `[depth / 2][columns][2]`, and comes with its
+/// columns.
 ///
 /// # Safety
 /// The CPU must have `T`'s instruction set.
 #[inline(always)]
-pub(super) unsafe fn gemm_i16<T: Tile>(
-    a: &[i16],
+pub(super) unsafe fn product_i16<T: Tile>(
+    (a, stride): (&[i16], usize),
     depth: usize,
-    b: &[i16],
-    columns: usize,
+    (b, columns): (&[i16], usize),
     out: &mut [i32],
 ) {
-    let count = a.len() / depth;
-    assert!(depth.is_multiple_of(2) && columns.is_multiple_of(LANES));
+    let count = a.len() / stride;
+    assert!(depth.is_multiple_of(2) && depth <= stride && columns.is_multiple_of(LANES));
     assert!(b.len() >= depth * columns && out.len() >= count * columns);
     for r in (0..count).step_by(T::ROWS_I16) {
         let rows = T::ROWS_I16.min(count - r);
         for c in (0..columns).step_by(LANES) {
             // SAFETY: by the assertions, these rows of `a` and `out` and columns of `b` exist.
             unsafe {
-                let a = a.as_ptr().add(r * depth);
+                let a = RowsI16 { data: a.as_ptr().add(r * stride), stride };
                 let b = b.as_ptr().add(2 * c);
                 let out = Out { data: out.as_mut_ptr().add(r * columns + c), stride: columns };
                 with_rows!(rows, R => T::block_i16::<R>(a, depth, b, columns, out));
@@ -173,7 +181,8 @@ macro_rules! table {
     ($name:literal, $features:literal, $tile:ty, $lanes:ty) => {{
         use crate::config::Activation;
         use crate::kernels::{
-            Kernels, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, SoftmaxArgs, rows, tiles,
+            AttentionArgs, AttentionScratch, Kernels, LayerNormArgs, PackedMatrix, QuantizedRows,
+            RowsMut, SoftmaxArgs, attention, rows, tiles,
         };
 
         #[target_feature(enable = $features)]
@@ -184,7 +193,12 @@ macro_rules! table {
         #[target_feature(enable = $features)]
         fn gemm_i16(a: &[i16], depth: usize, b: &[i16], columns: usize, out: &mut [i32]) {
             // SAFETY: this function enables what the tile needs.
-            unsafe { tiles::gemm_i16::<$tile>(a, depth, b, columns, out) }
+            unsafe { tiles::product_i16::<$tile>((a, depth), depth, (b, columns), out) }
+        }
+        #[target_feature(enable = $features)]
+        fn attend(a: AttentionArgs<'_>, scratch: &mut AttentionScratch, context: &mut [f32]) {
+            // SAFETY: this function enables what tile and lanes need.
+            unsafe { attention::attention::<$tile, $lanes>(a, scratch, context) }
         }
         #[target_feature(enable = $features)]
         fn quantize(x: &mut [f32], stride: usize, f: Option<Activation>, out: RowsMut<'_>) {
@@ -211,6 +225,7 @@ macro_rules! table {
             quantize_rows: |x, stride, f, out| unsafe { quantize(x, stride, f, out) },
             add_layer_norm: |x, residual, norm| unsafe { add_layer_norm(x, residual, norm) },
             softmax: |scores, args, out, sums| unsafe { softmax(scores, args, out, sums) },
+            attention: |args, scratch, context| unsafe { attend(args, scratch, context) },
         }
     }};
 }

@@ -5,7 +5,6 @@
 //! one sentence to another, and every scale belongs to one row or one sentence: an embedding does
 //! not depend on what else is in the batch.
 
-mod attention;
 mod scratch;
 
 use std::sync::Mutex;
@@ -14,7 +13,9 @@ use crate::bytes::AlignedBytes;
 use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FORMAT_VERSION, Layer, ModelFile, Norm, Packed};
-use crate::kernels::{self, Kernels, LANES, LayerNormArgs, QuantizedRows, RowsMut, padded};
+use crate::kernels::{
+    self, AttentionArgs, Kernels, LANES, LayerNormArgs, QuantizedRows, RowsMut, padded,
+};
 use crate::tokenizer::Tokenizer;
 use scratch::Scratch;
 
@@ -286,6 +287,7 @@ impl Encoder {
     ) {
         let config = self.config();
         let width = padded(config.hidden_size);
+        let heads = config.num_attention_heads * padded(config.head_size());
         let middle = padded(config.intermediate_size);
         let Scratch { hidden, query_key_value, context, product, quantized, scales, attention } =
             scratch;
@@ -304,24 +306,25 @@ impl Encoder {
 
         for from in (0..tokens).step_by(BLOCK_ROWS) {
             let to = tokens.min(from + BLOCK_ROWS);
-            let out = &mut query_key_value[from * 3 * width..to * 3 * width];
+            let out = &mut query_key_value[from * 3 * heads..to * 3 * heads];
             linear(&mut hidden[from * width..to * width], &layer.query_key_value, None, out);
         }
         let mut row = 0;
         for ids in batch {
             let end = row + ids.as_ref().len();
-            attention.run(
-                self.kernels,
-                config,
-                &query_key_value[row * 3 * width..end * 3 * width],
-                &mut context[row * width..end * width],
-            );
+            let args = AttentionArgs {
+                query_key_value: &query_key_value[row * 3 * heads..end * 3 * heads],
+                heads: config.num_attention_heads,
+                head_size: config.head_size(),
+            };
+            let context = &mut context[row * heads..end * heads];
+            (self.kernels.attention)(args, attention, context);
             row = end;
         }
         for from in (0..tokens).step_by(BLOCK_ROWS) {
             let to = tokens.min(from + BLOCK_ROWS);
             let hidden = &mut hidden[from * width..to * width];
-            let context = &mut context[from * width..to * width];
+            let context = &mut context[from * heads..to * heads];
             let (product, rest) = product.split_at_mut((to - from) * width);
             linear(context, &layer.attention_output, None, product);
             (self.kernels.add_layer_norm)(hidden, Some(product), self.norm(&layer.attention_norm));

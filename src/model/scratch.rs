@@ -1,18 +1,17 @@
 //! The buffers of one encoding thread. They grow to the largest group seen and are reused, so that
 //! a steady stream of sentences allocates nothing here.
 
-use super::attention::Attention;
 use crate::config::ModelConfig;
-use crate::kernels::padded;
+use crate::kernels::{AttentionScratch, grow, padded};
 use crate::quant::RowScale;
 
 #[derive(Default)]
 pub(super) struct Scratch {
     /// `tokens × hidden`: the states.
     pub(super) hidden: Vec<f32>,
-    /// `tokens × 3 · hidden`.
+    /// `tokens × 3 · heads`, where `heads` is the width of all heads, each padded.
     pub(super) query_key_value: Vec<f32>,
-    /// `tokens × hidden`: what attention gives.
+    /// `tokens × heads`: what attention gives.
     pub(super) context: Vec<f32>,
     /// `block × (hidden + intermediate)`: products that wait for their residual or activation.
     pub(super) product: Vec<f32>,
@@ -20,26 +19,20 @@ pub(super) struct Scratch {
     pub(super) quantized: Vec<u8>,
     /// One per row of a block.
     pub(super) scales: Vec<RowScale>,
-    pub(super) attention: Attention,
+    pub(super) attention: AttentionScratch,
 }
 
 impl Scratch {
     /// Makes room for `tokens` tokens in blocks of `block` rows.
     pub(super) fn reserve(&mut self, config: &ModelConfig, tokens: usize, block: usize) {
         let width = padded(config.hidden_size);
+        let heads = config.num_attention_heads * padded(config.head_size());
         let middle = padded(config.intermediate_size);
         grow(&mut self.hidden, tokens * width);
-        grow(&mut self.query_key_value, tokens * 3 * width);
-        grow(&mut self.context, tokens * width);
+        grow(&mut self.query_key_value, tokens * 3 * heads);
+        grow(&mut self.context, tokens * heads);
         grow(&mut self.product, block * (width + middle));
-        grow(&mut self.quantized, block * width.max(middle));
+        grow(&mut self.quantized, block * heads.max(width).max(middle));
         grow(&mut self.scales, block);
-    }
-}
-
-/// Makes `buffer` at least `len` long; what it holds does not matter.
-pub(super) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
     }
 }

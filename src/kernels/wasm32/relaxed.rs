@@ -4,7 +4,7 @@
 use std::arch::wasm32::*;
 
 use super::simd128::{Floats, Simd128, store};
-use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
@@ -59,7 +59,7 @@ impl Tile for Relaxed {
 
     #[inline(always)]
     unsafe fn block_i16<const R: usize>(
-        a: *const i16,
+        a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,

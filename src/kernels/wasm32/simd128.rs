@@ -3,7 +3,7 @@
 use std::arch::wasm32::*;
 
 use crate::kernels::lanes::Lanes;
-use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
@@ -68,7 +68,7 @@ impl Tile for Simd128 {
 
     #[inline(always)]
     unsafe fn block_i16<const R: usize>(
-        a: *const i16,
+        a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
@@ -83,7 +83,7 @@ impl Tile for Simd128 {
                     let b0 = v128_load(b.add(2 * pair * columns).cast());
                     let b1 = v128_load(b.add(2 * pair * columns + 8).cast());
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = v128_load32_splat(a.add(r * depth + 2 * pair).cast());
+                        let x = v128_load32_splat(a.data.add(r * a.stride + 2 * pair).cast());
                         sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, b0));
                         sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, b1));
                     }
@@ -165,6 +165,10 @@ impl Lanes for Floats {
         Floats(each(self.0, other.0, |a, b| f32x4_pmax(a, b)))
     }
     #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        Floats(self.0.map(|x| f32x4_abs(x)))
+    }
+    #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
         self.0
     }
@@ -209,5 +213,11 @@ impl Lanes for Floats {
             v128_store(to, i16x8_narrow_i32x4(x[0], x[1]));
             v128_store(to.add(1), i16x8_narrow_i32x4(x[2], x[3]));
         }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+        let low = i32x4_splat(0xffff);
+        let pairs = each(a, b, |a, b| v128_bitselect(a, i32x4_shl(b, 16), low));
+        unsafe { store_quarters(pairs, to.as_mut_ptr().cast()) }
     }
 }

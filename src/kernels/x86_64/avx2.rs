@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::lanes::Lanes;
-use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
@@ -66,7 +66,7 @@ impl Tile for Avx2 {
 
     #[inline(always)]
     unsafe fn block_i16<const R: usize>(
-        a: *const i16,
+        a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
@@ -79,7 +79,7 @@ impl Tile for Avx2 {
                 let b0 = _mm256_loadu_si256(b.add(2 * pair * columns).cast());
                 let b1 = _mm256_loadu_si256(b.add(2 * pair * columns + 16).cast());
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = a.add(r * depth + 2 * pair).cast::<i32>().read_unaligned();
+                    let x = a.data.add(r * a.stride + 2 * pair).cast::<i32>().read_unaligned();
                     let x = _mm256_set1_epi32(x);
                     sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(x, b0));
                     sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(x, b1));
@@ -140,6 +140,13 @@ impl Lanes for Floats {
         unsafe { Floats(_mm256_max_ps(other.0, self.0), _mm256_max_ps(other.1, self.1)) }
     }
     #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            Floats(_mm256_andnot_ps(sign, self.0), _mm256_andnot_ps(sign, self.1))
+        }
+    }
+    #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
         unsafe { (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1)) }
     }
@@ -191,6 +198,16 @@ impl Lanes for Floats {
         unsafe {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
             _mm256_storeu_si256(to.as_mut_ptr().cast(), words);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+        unsafe {
+            // The low halves of `a` and, shifted into the high halves, of `b`.
+            let join = |a, b| _mm256_blend_epi16::<0b10101010>(a, _mm256_slli_epi32::<16>(b));
+            let to = to.as_mut_ptr().cast::<__m256i>();
+            _mm256_storeu_si256(to, join(a.0, b.0));
+            _mm256_storeu_si256(to.add(1), join(a.1, b.1));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernels::lanes::Lanes;
-use crate::kernels::tiles::{Out, Panel, Rows, Tile, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
@@ -55,7 +55,7 @@ impl Tile for Avx512 {
 
     #[inline(always)]
     unsafe fn block_i16<const R: usize>(
-        a: *const i16,
+        a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
@@ -67,7 +67,7 @@ impl Tile for Avx512 {
             for pair in 0..depth / 2 {
                 let b = _mm512_loadu_si512(b.add(2 * pair * columns).cast());
                 for (r, sum) in sums.iter_mut().enumerate() {
-                    let x = a.add(r * depth + 2 * pair).cast::<i32>().read_unaligned();
+                    let x = a.data.add(r * a.stride + 2 * pair).cast::<i32>().read_unaligned();
                     *sum = _mm512_dpwssd_epi32(*sum, _mm512_set1_epi32(x), b);
                 }
             }
@@ -122,6 +122,10 @@ impl Lanes for Floats {
         unsafe { Floats(_mm512_max_ps(other.0, self.0)) }
     }
     #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        unsafe { Floats(_mm512_abs_ps(self.0)) }
+    }
+    #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
         unsafe { _mm512_castps_si512(self.0) }
     }
@@ -164,5 +168,13 @@ impl Lanes for Floats {
     #[inline(always)]
     unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(x)) }
+    }
+    #[inline(always)]
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+        unsafe {
+            // The low halves of `a` and, shifted into the high halves, of `b`.
+            let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, a, _mm512_slli_epi32::<16>(b));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! Multi-head self-attention over one sentence, in 16-bit integers with exact 32-bit sums.
+
+use super::lanes::Lanes;
+use super::rows::{array, lanes, lanes_mut, softmax, tree};
+use super::tiles::{Tile, product_i16};
+use super::{LANES, SoftmaxArgs, padded};
+use crate::quant::{QUERY_KEY_MAX, VALUE_MAX};
+
+/// Queries whose scores are held at once.
+const QUERY_BLOCK: usize = 32;
+
+/// Arguments of [`super::Kernels::attention`].
+#[derive(Clone, Copy)]
+pub struct AttentionArgs<'a> {
+    /// `tokens × 3 · heads · padded(head_size)`: the queries of all heads, then keys, then values;
+    /// each head padded with zeros.
+    pub query_key_value: &'a [f32],
+    /// Attention heads.
+    pub heads: usize,
+    /// Real width of a head; scores are divided by its square root.
+    pub head_size: usize,
+}
+
+/// Buffers of one head. They grow to the longest sentence seen.
+#[derive(Default)]
+pub struct AttentionScratch {
+    /// `tokens × head`.
+    queries: Vec<i16>,
+    query_scales: Vec<f32>,
+    /// Pairs of the head's dimensions: `[head / 2][keys][2]`.
+    keys: Vec<i16>,
+    key_scales: Vec<f32>,
+    /// Pairs of keys: `[keys / 2][head][2]`.
+    values: Vec<i16>,
+    /// Per channel: step and its inverse.
+    value_scales: Vec<f32>,
+    value_inverses: Vec<f32>,
+    /// `queries × keys`.
+    scores: Vec<i32>,
+    weights: Vec<i16>,
+    weight_sums: Vec<i32>,
+    /// `queries × head`.
+    sums: Vec<i32>,
+}
+
+/// Makes `buffer` at least `len` long; what it holds does not matter.
+pub(crate) fn grow<T: Clone + Default>(buffer: &mut Vec<T>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+}
+
+/// See [`super::Kernels::attention`].
+///
+/// # Safety
+/// The CPU must have the instruction set of `T` and `L`.
+#[inline(always)]
+pub(super) unsafe fn attention<T: Tile, L: Lanes>(
+    args: AttentionArgs<'_>,
+    scratch: &mut AttentionScratch,
+    context: &mut [f32],
+) {
+    let head = padded(args.head_size);
+    let width = args.heads * head;
+    let tokens = context.len() / width;
+    let stride = padded(tokens);
+    let pairs = tokens.next_multiple_of(2);
+    let block = QUERY_BLOCK.min(tokens);
+    grow(&mut scratch.queries, tokens * head);
+    grow(&mut scratch.query_scales, tokens);
+    grow(&mut scratch.keys, head * stride);
+    grow(&mut scratch.key_scales, stride);
+    grow(&mut scratch.values, stride * head);
+    grow(&mut scratch.value_scales, head);
+    grow(&mut scratch.value_inverses, head);
+    grow(&mut scratch.scores, block * stride);
+    grow(&mut scratch.weights, block * stride);
+    grow(&mut scratch.weight_sums, block);
+    grow(&mut scratch.sums, block * head);
+    let AttentionScratch {
+        queries,
+        query_scales,
+        keys,
+        key_scales,
+        values,
+        value_scales,
+        value_inverses,
+        scores,
+        weights,
+        weight_sums,
+        sums,
+    } = scratch;
+    let root = (args.head_size as f32).sqrt();
+
+    for at in (0..width).step_by(head) {
+        let row = |token: usize, part: usize| {
+            &args.query_key_value[(token * 3 + part) * width + at..][..head]
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            for token in 0..tokens {
+                let step = quantize_row::<L>(row(token, 0), &mut queries[token * head..][..head]);
+                query_scales[token] = step / root;
+            }
+            quantize_keys::<L>(|token| row(token, 1), tokens, stride, keys, key_scales);
+            let channels = (&mut value_scales[..head], &mut value_inverses[..head]);
+            quantize_values::<L>(|token| row(token, 2), tokens, channels, values);
+
+            for from in (0..tokens).step_by(QUERY_BLOCK) {
+                let count = QUERY_BLOCK.min(tokens - from);
+                let scores = &mut scores[..count * stride];
+                let weights = &mut weights[..count * stride];
+                let weight_sums = &mut weight_sums[..count];
+                let sums = &mut sums[..count * head];
+                let queries = &queries[from * head..(from + count) * head];
+                product_i16::<T>((queries, head), head, (keys, stride), scores);
+                let args = SoftmaxArgs {
+                    keys: tokens,
+                    stride,
+                    query_scales: &query_scales[from..from + count],
+                    key_scales: &key_scales[..stride],
+                };
+                softmax::<L>(scores, args, weights, weight_sums);
+                // Weights beyond the last key are 0, so an odd count may read one value too many.
+                product_i16::<T>((weights, stride), pairs, (values, head), sums);
+
+                let context = context[from * width..].chunks_exact_mut(width);
+                let sums = sums.chunks_exact(head).zip(weight_sums);
+                for (context, (sums, weight_sum)) in context.zip(sums) {
+                    let norm = L::splat(1.0 / *weight_sum as f32);
+                    for c in (0..head).step_by(LANES) {
+                        let scale = L::load(lanes(value_scales, c)).mul(norm);
+                        let sum = L::from_int(L::load_int(lanes(sums, c)));
+                        sum.mul(scale).store(lanes_mut(context, at + c));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `max_abs / limit` and its inverse, both 0 if everything is 0.
+#[inline(always)]
+fn steps(max_abs: f32, limit: i16) -> (f32, f32) {
+    if max_abs < 1e-30 {
+        return (0.0, 0.0);
+    }
+    (max_abs / limit as f32, limit as f32 / max_abs)
+}
+
+/// Quantizes one head of one query or key symmetrically and returns the size of a step.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn quantize_row<L: Lanes>(row: &[f32], out: &mut [i16]) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut best = L::splat(0.0);
+        for c in (0..row.len()).step_by(LANES) {
+            best = best.max(L::load(lanes(row, c)).abs());
+        }
+        let best = tree(array(best), |a, b| if a < b { b } else { a });
+        let (step, inverse) = steps(best, QUERY_KEY_MAX);
+        let inverse = L::splat(inverse);
+        for c in (0..row.len()).step_by(LANES) {
+            let q = L::load(lanes(row, c)).mul(inverse).round_plus(0);
+            L::store_i16(q, lanes_mut(out, c));
+        }
+        step
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn quantize_keys<'a, L: Lanes>(
+    row: impl Fn(usize) -> &'a [f32],
+    tokens: usize,
+    stride: usize,
+    keys: &mut [i16],
+    scales: &mut [f32],
+) {
+    let mut quantized = [0; crate::config::limits::HEAD_SIZE];
+    for token in 0..tokens {
+        let row = row(token);
+        // SAFETY: the caller's.
+        scales[token] = unsafe { quantize_row::<L>(row, &mut quantized[..row.len()]) };
+        for (pair, two) in quantized[..row.len()].chunks_exact(2).enumerate() {
+            keys[2 * (pair * stride + token)..][..2].copy_from_slice(two);
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn quantize_values<'a, L: Lanes>(
+    row: impl Fn(usize) -> &'a [f32],
+    tokens: usize,
+    (scales, inverses): (&mut [f32], &mut [f32]),
+    values: &mut [i16],
+) {
+    let head = scales.len();
+    for c in (0..head).step_by(LANES) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut best = L::splat(0.0);
+            for token in 0..tokens {
+                best = best.max(L::load(lanes(row(token), c)).abs());
+            }
+            for (i, max_abs) in array(best).into_iter().enumerate() {
+                (scales[c + i], inverses[c + i]) = steps(max_abs, VALUE_MAX);
+            }
+            let inverse = L::load(lanes(inverses, c));
+            for token in (0..tokens).step_by(2) {
+                let quantize = |token: usize| {
+                    // The partner of an odd last key; its weight is 0.
+                    let token = token.min(tokens - 1);
+                    L::load(lanes(row(token), c)).mul(inverse).round_plus(0)
+                };
+                let out = &mut values[token * head + 2 * c..][..2 * LANES];
+                let out = out.try_into().expect("two lanes of pairs");
+                L::store_pairs(quantize(token), quantize(token + 1), out);
+            }
+        }
+    }
+}

@@ -232,6 +232,8 @@ mod tests {
         assert!(message(&format!("{header}가\t나\t1\n가\t나\n")).starts_with("x.tsv:3: 2 fields"));
         assert!(message(&format!("{header}가\t나\tmany\n")).contains("\"many\""));
         assert!(message(&format!("{header}가\t나\tNaN\n")).contains("finite"));
-        assert!(message(&format!("{header}가\t \t1\n")).starts_with("x.tsv:2: a sentence is empty"));
+        assert!(
+            message(&format!("{header}가\t \t1\n")).starts_with("x.tsv:2: a sentence is empty")
+        );
     }
 }

@@ -2,6 +2,7 @@
 //! a [`FloatModel`].
 
 mod hf_config;
+mod manifest;
 mod tensors;
 
 use std::path::Path;
@@ -12,6 +13,8 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::{FloatModel, Layer, Matrix};
 use hf_config::{Family, HfConfig};
 use tensors::Tensors;
+
+pub use manifest::Manifest;
 
 /// What to take from a checkpoint and how it is to be used.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,13 +1,13 @@
 //! The command line, as a user runs it.
 #![cfg(feature = "cli")]
 
-mod common;
+mod golden_files;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::{fixtures, repository, small};
+use golden_files::{fixtures, repository, small};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -116,7 +116,7 @@ fn encode_writes_json_lines() {
     for line in &lines {
         let embedding = numbers(&line["embedding"]);
         assert_eq!(embedding.len(), 48);
-        assert!((common::cosine(&embedding, &embedding) - 1.0).abs() < 1e-6);
+        assert!((golden_files::cosine(&embedding, &embedding) - 1.0).abs() < 1e-6);
     }
     assert_eq!(lines[1]["tokens"], 2);
     let cut: Vec<bool> = lines.iter().map(|line| line["truncated"].as_bool().unwrap()).collect();

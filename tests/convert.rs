@@ -1,12 +1,12 @@
 //! Damaged and unsupported checkpoints, shards, options.
 #![cfg(feature = "cli")]
 
-mod common;
+mod golden_files;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::{SMALL, small};
+use golden_files::{SMALL, small};
 use munjang::config::Pooling;
 use munjang::convert::{ConvertOptions, Manifest, read_checkpoint};
 use munjang::{Encoder, format};

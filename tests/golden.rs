@@ -2,11 +2,11 @@
 
 #![cfg(feature = "cli")]
 
-mod common;
-#[path = "common/reference.rs"]
+mod golden_files;
+#[path = "golden_files/reference.rs"]
 mod reference;
 
-use common::{Golden, SMALL, corpus, cosine, fixtures, repository, sentences, small};
+use golden_files::{Golden, SMALL, corpus, cosine, fixtures, repository, sentences, small};
 use munjang::config::Pooling;
 use munjang::convert::{ConvertOptions, Manifest, read_checkpoint};
 use munjang::tokenizer::Tokenizer;

@@ -1,0 +1,276 @@
+#!/usr/bin/env bash
+# Builds, tests and serves munjang. `./build.sh` alone lists the commands.
+#
+# Everything that is needed and missing is installed on the way: rustup's wasm32 target, and, into
+# .tools/ (ignored by git), wasm-bindgen, binaryen and the browser driver's JavaScript.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+TOOLS="$PWD/.tools"
+TARGET=wasm32-unknown-unknown
+# Brotli bytes of a .wasm file that must not be exceeded.
+WASM_LIMIT=800000
+
+say() { printf '\033[1m▸ %s\033[0m\n' "$*" >&2; }
+fail() { printf '\033[31m✗ %s\033[0m\n' "$*" >&2; exit 1; }
+
+# Runs a command quietly; its output is shown only if it fails.
+quiet() {
+  local log
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    fail "failed: $*"
+  fi
+  rm -f "$log"
+}
+
+need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is needed: $2"; }
+
+# ── Tools ─────────────────────────────────────────────────────────────────────────────────────────
+
+# Debian's packages, where this user may install them.
+apt_install() {
+  command -v apt-get >/dev/null 2>&1 || return 1
+  local sudo=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || return 1
+    sudo=(sudo)
+  fi
+  "${sudo[@]}" apt-get update -qq >/dev/null 2>&1 || true
+  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq "$@" >/dev/null 2>&1
+}
+
+# The sources of the standard library from Debian's package of rustc's own version, for machines
+# that cannot download rustup's components.
+std_sources_from_debian() {
+  local release work origin version
+  release=$(rustc --version | cut -d' ' -f2)
+  work=$(mktemp -d)
+  # The mirror that this machine already uses, with the suite that has current compilers.
+  origin=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+  [ -n "$origin" ] || return 1
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $origin trixie-backports main" \
+    >"$work/sources.list"
+  mkdir -p "$work/lists/partial"
+  local options=(-o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$work/lists")
+  apt-get "${options[@]}" update || return 1
+  version=$(apt-cache "${options[@]}" madison rust-src | awk -F' *\\| *' '{print $2}' |
+    grep -m 1 "^$release+")
+  [ -n "$version" ] || return 1
+  (cd "$work" && apt-get "${options[@]}" download "rust-src=$version" && dpkg -x rust-src_*.deb src) ||
+    return 1
+  local library
+  library=$(dirname "$(find "$work/src" -path '*library/std' -type d | head -n 1)")
+  [ -d "$library/std" ] || return 1
+  mkdir -p "$(rustc --print sysroot)/lib/rustlib/src/rust"
+  cp -r "$library" "$(rustc --print sysroot)/lib/rustlib/src/rust/"
+  rm -rf "$work"
+}
+
+# Sets CARGO_WASM to the arguments that make cargo build for WebAssembly.
+CARGO_WASM=()
+ensure_wasm_target() {
+  need rustc "install Rust from rustup"
+  local sysroot
+  sysroot=$(rustc --print sysroot)
+  if [ -d "$sysroot/lib/rustlib/$TARGET/lib" ]; then
+    return
+  fi
+  if [ ! -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
+    say "Adding the $TARGET target"
+    if command -v rustup >/dev/null 2>&1 && rustup target add "$TARGET" >/dev/null 2>&1; then
+      return
+    fi
+    say "rustup cannot download it; building the standard library from Debian's rust-src instead"
+    quiet std_sources_from_debian
+  fi
+  # build-std is not stable yet; this is the switch that lets a stable compiler use it.
+  export RUSTC_BOOTSTRAP=1
+  CARGO_WASM=(-Zbuild-std=std,panic_abort)
+}
+
+ensure_wasm_bindgen() {
+  local version
+  version=$(grep -A 1 '^name = "wasm-bindgen"$' Cargo.lock | grep version | cut -d'"' -f2)
+  export PATH="$TOOLS/bin:$PATH"
+  if [ "$("$TOOLS/bin/wasm-bindgen" --version 2>/dev/null)" != "wasm-bindgen $version" ]; then
+    say "Installing wasm-bindgen $version (a few minutes, once)"
+    # A debug build of the tool compiles in a third of the time and is fast enough.
+    # Not --locked: the versions that it pins are not all to be had everywhere.
+    RUSTC_BOOTSTRAP='' quiet cargo install wasm-bindgen-cli --version "$version" --debug --root "$TOOLS"
+  fi
+}
+
+ensure_binaryen() {
+  need npm "install Node.js 20 or newer"
+  if [ ! -x "$TOOLS/node_modules/.bin/wasm-opt" ]; then
+    say "Installing binaryen"
+    quiet npm install --prefix "$TOOLS" --no-save --no-audit --no-fund binaryen@131
+  fi
+}
+
+# Sets CHROMIUM to a browser.
+ensure_chromium() {
+  local name
+  for name in "${CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable; do
+    if [ -n "$name" ] && command -v "$name" >/dev/null 2>&1; then
+      CHROMIUM=$(command -v "$name")
+      export CHROMIUM
+      return
+    fi
+  done
+  say "Installing chromium"
+  apt_install chromium fonts-noto-cjk || fail "no Chromium found; install it or set CHROMIUM to its path"
+  CHROMIUM=$(command -v chromium)
+  export CHROMIUM
+}
+
+ensure_test_packages() {
+  need npm "install Node.js 20 or newer"
+  if [ ! -d tests/node_modules ] || [ tests/package-lock.json -nt tests/node_modules ]; then
+    say "Installing the tests' JavaScript packages"
+    quiet npm ci --prefix tests --no-audit --no-fund
+    touch tests/node_modules
+  fi
+}
+
+# ── WebAssembly ───────────────────────────────────────────────────────────────────────────────────
+
+wasm_flags() {
+  case $1 in
+    simd) echo '-C target-feature=+simd128' ;;
+    relaxed) echo '-C target-feature=+simd128,+relaxed-simd' ;;
+  esac
+}
+
+# Runs cargo for one SIMD build ($1), each in a target folder of its own: their flags differ.
+cargo_wasm() {
+  local build=$1
+  shift
+  RUSTFLAGS="$(wasm_flags "$build") --cfg getrandom_backend=\"wasm_js\"" \
+    CARGO_TARGET_DIR="target/$build" cargo "$@" --target "$TARGET" --no-default-features \
+    ${CARGO_WASM[@]+"${CARGO_WASM[@]}"}
+}
+
+wasm_build() {
+  local build=$1 out="pkg/wasm/munjang_$1.wasm" raw="target/$1/$TARGET/release/munjang.wasm"
+  if [ -f "$out" ] && [ -z "$(find src Cargo.toml Cargo.lock build.sh -newer "$out" -print -quit)" ]; then
+    return
+  fi
+  say "Building WebAssembly: $build"
+  quiet cargo_wasm "$build" build --lib --release
+  mkdir -p pkg/wasm
+  quiet wasm-bindgen --target web --no-typescript --out-dir pkg/wasm --out-name "munjang_$build" "$raw"
+  mv "pkg/wasm/munjang_${build}_bg.wasm" "pkg/wasm/bound.wasm"
+  local features=(--enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int
+    --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue)
+  [ "$build" = relaxed ] && features+=(--enable-relaxed-simd)
+  quiet "$TOOLS/node_modules/.bin/wasm-opt" -O3 "${features[@]}" --strip-debug --strip-producers \
+    pkg/wasm/bound.wasm -o "$out"
+  rm -f pkg/wasm/bound.wasm
+}
+
+build_wasm() {
+  ensure_wasm_target
+  ensure_wasm_bindgen
+  ensure_binaryen
+  wasm_build simd
+  wasm_build relaxed
+}
+
+# ── Commands ──────────────────────────────────────────────────────────────────────────────────────
+
+command_wasm() { build_wasm; }
+
+# Puts what the package ships beside its code: wasm files and the default model.
+stage_package() {
+  build_wasm
+  mkdir -p pkg/model
+  local file
+  file=$(node -p 'require("./models/manifest.json").file')
+  cmp -s models/manifest.json pkg/model/manifest.json || cp models/manifest.json pkg/model/
+  cmp -s "models/$file" "pkg/model/$file" || cp "models/$file" pkg/model/
+  find pkg/model -type f ! -name manifest.json ! -name "$file" -delete
+}
+
+command_pkg() {
+  stage_package
+  node - "$WASM_LIMIT" pkg/wasm/*.wasm pkg/wasm/*.js pkg/*.js pkg/model/* <<'JS'
+const { readFileSync } = require('node:fs');
+const { brotliCompressSync, gzipSync, constants } = require('node:zlib');
+const [limit, ...files] = process.argv.slice(2);
+const row = (...cells) => console.log(cells[0].padEnd(46) + cells.slice(1).map((c) => String(c).padStart(13)).join(''));
+row('file', 'bytes', 'gzip', 'brotli');
+let over = false;
+for (const file of files) {
+  const data = readFileSync(file);
+  // A model is already dense: the highest level would take half a minute to find nothing.
+  const quality = file.endsWith('.munjang') ? 5 : 11;
+  const brotli = brotliCompressSync(data, { params: { [constants.BROTLI_PARAM_QUALITY]: quality } });
+  row(file, data.length, gzipSync(data, { level: 9 }).length, brotli.length);
+  if (file.endsWith('.wasm') && brotli.length > limit) over = file;
+}
+if (over) { console.error(`${over} is larger than ${limit} bytes brotli`); process.exit(1); }
+JS
+  (cd pkg && quiet npm pack --dry-run)
+}
+
+command_demo() {
+  stage_package
+  exec node www/serve.mjs
+}
+
+command_test() {
+  ensure_wasm_target
+  ensure_chromium
+  ensure_test_packages
+  say "Native tests"
+  RUSTC_BOOTSTRAP='' cargo test --quiet --features train
+  say "candle stays out of the WebAssembly build"
+  if cargo tree --target "$TARGET" --no-default-features --edges normal | grep -q candle; then
+    fail "the WebAssembly build depends on candle"
+  fi
+  stage_package
+  test_wasm
+  say "Package and page tests"
+  (cd tests && npm test)
+}
+
+# The kernels' own tests, compiled to WebAssembly: plain SIMD in Node, relaxed SIMD in Chromium
+# (Node 20 does not know it).
+test_wasm() {
+  say "WebAssembly tests: plain SIMD in Node"
+  CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
+    cargo_wasm simd test --quiet --lib
+  say "WebAssembly tests: relaxed SIMD in Chromium"
+  ensure_chromedriver
+  CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
+    WASM_BINDGEN_USE_BROWSER=1 CHROMEDRIVER="$CHROMEDRIVER" \
+    WASM_BINDGEN_TEST_WEBDRIVER_JSON="$PWD/tests/webdriver.json" \
+    cargo_wasm relaxed test --quiet --lib
+}
+
+ensure_chromedriver() {
+  if ! command -v chromedriver >/dev/null 2>&1; then
+    say "Installing chromedriver"
+    apt_install chromium-driver || fail "no chromedriver found; install the one that fits Chromium"
+  fi
+  CHROMEDRIVER=$(command -v chromedriver)
+}
+
+usage() {
+  cat <<'TEXT'
+./build.sh demo    build everything and serve the demo page on localhost (PORT=8080)
+./build.sh test    run every test: native, WebAssembly, package, page
+./build.sh pkg     build the npm package in pkg/ and print its sizes
+./build.sh wasm    build the two WebAssembly files only
+TEXT
+}
+
+case ${1:-} in
+  wasm | pkg | demo | test) "command_$1" ;;
+  *) usage; [ -z "${1:-}" ] ;;
+esac

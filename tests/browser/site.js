@@ -1,0 +1,42 @@
+// A static server as any host is one: www/ at the root, the package beside it.
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { extname } from 'node:path';
+
+const TYPES = {
+  '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css',
+  '.svg': 'image/svg+xml', '.json': 'application/json', '.wasm': 'application/wasm', '.munjang': 'application/octet-stream',
+};
+
+/**
+ * @param {Record<string, string | URL>} folders by path prefix, longest match first
+ */
+export async function openSite(folders, host = '127.0.0.1') {
+  /** Set by a test to answer a path by itself: return true when it did. */
+  const site = { intercept: undefined, requests: [] };
+  const prefixes = Object.keys(folders).sort((a, b) => b.length - a.length);
+  const server = createServer(async (request, response) => {
+    const { pathname } = new URL(request.url, 'http://localhost');
+    site.requests.push(pathname);
+    if (site.intercept?.(pathname, response, request)) return;
+    const prefix = prefixes.find((p) => pathname.startsWith(p));
+    const path = pathname.slice(prefix?.length) || 'index.html';
+    try {
+      if (prefix === undefined || path.includes('..')) throw new Error('outside');
+      const body = await readFile(new URL(path, folders[prefix]));
+      response.writeHead(200, { 'content-type': TYPES[extname(path)] ?? 'application/octet-stream', 'content-length': body.length, 'cache-control': 'no-store' });
+      response.end(body);
+    } catch {
+      response.writeHead(404, { 'content-type': 'text/plain' }).end('not found');
+    }
+  });
+  server.listen(0, host);
+  await once(server, 'listening');
+  site.origin = `http://${host}:${server.address().port}`;
+  site.close = () => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  };
+  return site;
+}

@@ -5,6 +5,8 @@ import { Lane } from './lane.js';
 // aborts, progress and other calls in between, and to keep memory flat over any number of texts.
 const BATCH_TEXTS = 32;
 const BATCH_CHARS = 8192;
+// Only its first few hundred words count, and a copy of it must fit into the instance's memory.
+const MAX_TEXT_LENGTH = 2 ** 24;
 const MAKE = Symbol('make');
 
 /**
@@ -262,16 +264,22 @@ const disposed = () => new MunjangError('disposed', 'This encoder was disposed; 
 
 /** The texts of a call as an array of its own, so that later changes to the caller's do no harm. */
 function textsOf(input) {
-  if (typeof input === 'string') return [input];
+  if (typeof input === 'string') return [checked(input)];
   if (!Array.isArray(input)) {
     throw new MunjangError('input_invalid', `Expected a string or an array of strings, not ${kindOf(input)}.`);
   }
   // Array.from visits holes too.
   return Array.from(input, (text, index) => {
-    if (typeof text === 'string') return text;
+    if (typeof text === 'string') return checked(text, index);
     throw new MunjangError('input_invalid', `texts[${index}] is ${
       index in input ? kindOf(text) : 'a hole'}; expected a string.`, { index });
   });
+}
+
+function checked(text, index) {
+  if (text.length <= MAX_TEXT_LENGTH) return text;
+  throw new MunjangError('input_invalid', `${index === undefined ? 'The text' : `texts[${index}]`} has ${
+    text.length} characters; at most ${MAX_TEXT_LENGTH} are taken. Split it.`, { index });
 }
 
 /** One side of a similarity matrix: texts to encode, or embeddings as they are. */

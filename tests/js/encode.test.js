@@ -57,6 +57,12 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
       }
     });
 
+    test('a text of more than 16 Mi characters is input_invalid', async () => {
+      const long = 'a'.repeat(2 ** 24 + 1);
+      await assert.rejects(encoder.encode(['a', long]), { code: 'input_invalid', index: 1 });
+      await assert.rejects(encoder.encode(long), { code: 'input_invalid' });
+    });
+
     test('later changes to the array do not matter', async () => {
       const texts = many(100);
       const promise = encoder.encode(texts);

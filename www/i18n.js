@@ -48,6 +48,13 @@ export const STRINGS = {
     credit: '처음 문장들은 <a href="https://klue-benchmark.com/tasks/67/overview/description">KLUE-STS</a> 개발 세트의 네 쌍입니다 (KLUE 팀, <a href="https://creativecommons.org/licenses/by-sa/4.0/deed.ko">CC BY-SA 4.0</a>).',
     private: '쓴 문장은 이 페이지를 떠나지 않습니다.',
     benchLink: '이 기기에서 속도 재기',
+    benchTitle: '이 기기에서 속도 재기',
+    benchLead: '브라우저에서 문장을 벡터로 바꾸는 데 걸리는 시간을 잽니다. 한 스레드에서 여러 번 재어 가운데 값을 보여 주고, 결과는 복사할 수 있습니다. 30초쯤 걸립니다.',
+    benchStart: '시작', benchCopy: '결과 복사', benchIdle: '', benchDone: '끝났습니다.', benchCopied: '복사했습니다.',
+    benchRunning: (what) => `재는 중: ${what}`, benchFailed: (why) => `실패했습니다: ${why}`,
+    benchBulk: '시작 시간과 여러 워커', benchWork: '작업',
+    benchW1: '16토큰 문장 하나', benchW2: '8–40토큰 문장 256개', benchW3: '256토큰 글 하나', benchText: '문장 256개, 토큰화 포함',
+    benchStart2: '시작 (ms)', benchFirst: '첫 벡터까지', benchWorkers: '워커', benchRate: '초당 문장',
   },
   en: {
     pageTitle: 'munjang: what Korean sentences mean, compared in the page',
@@ -96,6 +103,13 @@ export const STRINGS = {
     credit: 'The first sentences are four pairs of the <a href="https://klue-benchmark.com/tasks/67/overview/description">KLUE-STS</a> development set (KLUE team, <a href="https://creativecommons.org/licenses/by-sa/4.0/">CC BY-SA 4.0</a>).',
     private: 'What you write does not leave this page.',
     benchLink: 'Measure the speed on this machine',
+    benchTitle: 'The speed on this machine',
+    benchLead: 'Measures how long this browser takes to turn sentences into vectors: one thread, the median of several rounds, and a result to copy. It takes about 30 seconds.',
+    benchStart: 'Start', benchCopy: 'Copy the result', benchIdle: '', benchDone: 'Done.', benchCopied: 'Copied.',
+    benchRunning: (what) => `Measuring: ${what}`, benchFailed: (why) => `It failed: ${why}`,
+    benchBulk: 'start and several workers', benchWork: 'Workload',
+    benchW1: 'one sentence of 16 tokens', benchW2: '256 sentences of 8 to 40 tokens', benchW3: 'one passage of 256 tokens', benchText: '256 sentences with tokenization',
+    benchStart2: 'Start (ms)', benchFirst: 'to the first vector', benchWorkers: 'Workers', benchRate: 'Sentences per second',
   },
 };
 

@@ -1,0 +1,72 @@
+// What the page shows, as far as it needs no browser.
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { test } from 'node:test';
+
+import { contrast, heat } from '../../www/color.js';
+import { STRINGS } from '../../www/i18n.js';
+import { format, indexOfLargest } from '../../www/matrix.js';
+
+const www = (name) => readFile(new URL(`../../www/${name}`, import.meta.url), 'utf8');
+
+test('text on the heat map has a contrast of at least 4.5 at every value, in both themes', () => {
+  for (const theme of ['light', 'dark']) {
+    let before;
+    for (let value = -0.2; value <= 1.2; value += 0.001) {
+      const { background, text } = heat(value, theme);
+      assert.match(background, /^#[0-9a-f]{6}$/);
+      assert.ok(contrast(background, text) >= 4.5, `${theme} at ${value}: ${contrast(background, text)}`);
+      // The ramp only ever goes one way, so that two values can be told apart by lightness.
+      const lightness = contrast(background, '#000000');
+      if (before !== undefined) {
+        assert.ok(theme === 'light' ? lightness <= before + 0.01 : lightness >= before - 0.01, `${theme} at ${value}`);
+      }
+      before = lightness;
+    }
+  }
+});
+
+test("the page's own colours have a contrast of at least 4.5", async () => {
+  const css = await www('style.css');
+  const blocks = [...css.matchAll(/:root {([^}]*)}/g)].map(([, body]) =>
+    Object.fromEntries([...body.matchAll(/--([\w-]+): (#[0-9a-f]{6});/g)].map(([, name, value]) => [name, value])));
+  assert.equal(blocks.length, 2);
+  for (const colors of blocks) {
+    for (const [text, ground] of [['ink', 'paper'], ['ink', 'card'], ['soft', 'paper'], ['soft', 'card'], ['accent', 'paper'],
+      ['accent', 'card'], ['on-accent', 'accent'], ['warn', 'card'], ['warn', 'warn-card'], ['ink', 'warn-card'], ['soft', 'warn-card']]) {
+      assert.ok(contrast(colors[text], colors[ground]) >= 4.5, `${text} on ${ground}: ${contrast(colors[text], colors[ground])}`);
+    }
+  }
+});
+
+test('values', () => {
+  assert.equal(format(0.894), '0.89');
+  assert.equal(format(-0.113), '−0.11');
+  assert.equal(format(-0.001), '0.00');
+  assert.equal(format(1), '1.00');
+  assert.equal(indexOfLargest([0.1, 0.5, null, 0.4]), 1);
+  assert.equal(indexOfLargest([null, -0.5]), 1);
+  assert.equal(indexOfLargest([null, null]), -1);
+});
+
+test('both languages say the same things', async () => {
+  const kinds = (strings) => Object.fromEntries(Object.entries(strings).map(([name, value]) =>
+    [name, typeof value === 'object' ? Object.keys(value).sort() : typeof value === 'function' ? value.length : 'words']));
+  assert.deepEqual(kinds(STRINGS.ko), kinds(STRINGS.en));
+  for (const page of ['index.html', 'bench.html']) {
+    for (const [, name] of (await www(page)).matchAll(/data-i18n(?:-html|-label)?="(\w+)"/g)) {
+      assert.equal(typeof STRINGS.ko[name], 'string', `${name} in ${page}`);
+    }
+  }
+});
+
+test('the first sentences are those of the issue, credited', async () => {
+  const main = await www('main.js');
+  for (const text of ['다만, 도로와 인접해서 거리의 소음이 들려요.', '아울러 지자체, 지역관광협회 등과 함께 수시로 관광지 현장을 점검할 계획이다.']) {
+    assert.ok(main.includes(text));
+  }
+  for (const { credit } of Object.values(STRINGS)) {
+    assert.match(credit, /KLUE-STS/);
+    assert.match(credit, /CC BY-SA 4\.0/);
+  }
+});

@@ -2,8 +2,8 @@
 // reaches a contrast of 4.5 : 1 (tests/js/page.test.js holds it to that).
 
 export const RAMPS = {
-  light: { stops: ['#f1f0ea', '#bfdcd2', '#5fa99d', '#0e6b63', '#083c3b'], dark: '#040807', light: '#ffffff' },
-  dark: { stops: ['#1d2427', '#1f4245', '#237773', '#4bb6a8', '#b4f1e2'], dark: '#040807', light: '#ffffff' },
+  light: { stops: ['#f1f0ea', '#bfdcd2', '#5fa99d', '#0e6b63', '#083c3b'], dark: '#000000', light: '#ffffff' },
+  dark: { stops: ['#1d2427', '#1f4245', '#237773', '#4bb6a8', '#b4f1e2'], dark: '#000000', light: '#ffffff' },
 };
 
 /**

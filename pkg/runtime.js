@@ -8,8 +8,8 @@ import * as relaxed from './wasm/munjang_relaxed.js';
 import * as simd128 from './wasm/munjang_simd.js';
 
 const BUILDS = {
-  relaxed: { glue: relaxed, url: () => new URL('./wasm/munjang_relaxed_bg.wasm', import.meta.url) },
-  simd128: { glue: simd128, url: () => new URL('./wasm/munjang_simd_bg.wasm', import.meta.url) },
+  relaxed: { glue: relaxed, url: () => new URL('./wasm/munjang_relaxed.wasm', import.meta.url) },
+  simd128: { glue: simd128, url: () => new URL('./wasm/munjang_simd.wasm', import.meta.url) },
 };
 
 export class Runtime {

@@ -157,7 +157,7 @@ describe('loading', () => {
 
   test('a server that does not know the type of .wasm', () =>
     withPage(async (page) => {
-      const code = await readFile(new URL('wasm/munjang_relaxed_bg.wasm', PKG));
+      const code = await readFile(new URL('wasm/munjang_relaxed.wasm', PKG));
       site.intercept = (path, response) =>
         path.endsWith('.wasm') && (response.writeHead(200, { 'content-type': 'application/octet-stream' }).end(code), true);
       assert.equal((await load(page)).info?.build, 'relaxed');

@@ -229,7 +229,7 @@ test('without crypto.subtle the core computes the digest', async () => {
 test('missing code is wasm_unavailable', async () => {
   const broken = await fakePackage(model);
   try {
-    for (const name of ['simd', 'relaxed']) await writeFile(join(broken.root, `wasm/munjang_${name}_bg.wasm`), '<!doctype html>');
+    for (const name of ['simd', 'relaxed']) await writeFile(join(broken.root, `wasm/munjang_${name}.wasm`), '<!doctype html>');
     const { loadEncoder } = await broken.import();
     await assert.rejects(loadEncoder(), { code: 'wasm_unavailable' });
     await assert.rejects(loadEncoder({ worker: false }), { code: 'wasm_unavailable' });

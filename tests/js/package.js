@@ -28,7 +28,7 @@ export async function fakePackage(model = fakeModel()) {
   const source = await readFile(glue, 'utf8');
   for (const [name, kernel] of [['simd', 'simd128'], ['relaxed', 'relaxed']]) {
     await writeFile(join(root, `wasm/munjang_${name}.js`), source.replace('KERNEL', JSON.stringify(kernel)));
-    await writeFile(join(root, `wasm/munjang_${name}_bg.wasm`), Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+    await writeFile(join(root, `wasm/munjang_${name}.wasm`), Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
   }
   const manifest = { file: 'fake.munjang', bytes: model.length, sha256: sha256(model), modelId: '0123456789abcdef', formatVersion: 1 };
   await writeFile(join(root, 'model/fake.munjang'), model);

@@ -31,11 +31,11 @@ after(() => rm(folder, { recursive: true, force: true }));
 
 test('the tarball holds what is needed and nothing else', async () => {
   for (const path of ['index.js', 'index.d.ts', 'worker.js', 'README.md', 'package.json', 'internal/bench-entry.js', 'model/manifest.json',
-    'model/model.js', `model/${manifest.file}`, 'wasm/munjang_simd.js', 'wasm/munjang_simd_bg.wasm', 'wasm/munjang_relaxed.js',
-    'wasm/munjang_relaxed_bg.wasm']) {
+    'model/model.js', `model/${manifest.file}`, 'wasm/munjang_simd.js', 'wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.js',
+    'wasm/munjang_relaxed.wasm']) {
     assert.ok(files.includes(path), `${path} is missing`);
   }
-  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|index\.d\.ts|[a-z]+\.js|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang_(simd|relaxed)(\.js|_bg\.wasm))$/;
+  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|index\.d\.ts|[a-z]+\.js|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang_(simd|relaxed)\.(js|wasm))$/;
   assert.deepEqual(files.filter((path) => !known.test(path)), []);
   const { dependencies, scripts } = JSON.parse(await readFile(join(folder, 'node_modules/munjang/package.json'), 'utf8'));
   assert.equal(dependencies, undefined);

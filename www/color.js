@@ -7,7 +7,18 @@ export const RAMPS = {
 };
 
 /**
- * @param {number} value a cosine; below 0 counts as 0, above 1 as 1
+ * Where the colours begin. A good encoder puts unrelated sentences near 0; one that was not trained
+ * to use the whole range puts them all near 1, and then only the upper part says anything. Decided
+ * once per model, on sentences that are known to differ, so that a colour keeps its meaning.
+ * @param {number[]} values cosines of such sentences
+ */
+export function lowEnd(values) {
+  const least = Math.min(...values);
+  return least < 0.5 ? 0 : Math.min(Math.floor(least * 10) / 10, 0.9);
+}
+
+/**
+ * @param {number} value from 0 to 1; below 0 counts as 0, above 1 as 1
  * @param {'light' | 'dark'} theme
  * @returns {{ background: string, text: string }} as #rrggbb
  */

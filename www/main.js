@@ -1,5 +1,5 @@
 import { loadEncoder } from '../pkg/index.js';
-import { gradient } from './color.js';
+import { gradient, lowEnd } from './color.js';
 import { STRINGS, applyLanguage, firstLanguage, keepLanguage } from './i18n.js';
 import { MatrixView, format } from './matrix.js';
 
@@ -50,6 +50,7 @@ async function load() {
         showProgress();
       },
     });
+    await calibrate();
     await update();
     if (failure) return;
     announce(words().ready);
@@ -58,6 +59,15 @@ async function load() {
     fail(error, 'failedLoad');
   }
   showStatus();
+}
+
+/** Fits the colours to the model; see `lowEnd`. */
+async function calibrate() {
+  const matrix = await encoder.similarity(FIRST.rows, FIRST.columns);
+  view.low = lowEnd(matrix.flatMap((row) => [...row]));
+  document.querySelectorAll('.ticks i').forEach((tick, i) => {
+    tick.textContent = String(Number((view.low + (1 - view.low) * (i / 2)).toFixed(2)));
+  });
 }
 
 /** Milliseconds per sentence, on the sentences that are there, once everything is warm. */
@@ -297,8 +307,6 @@ for (const theme of ['light', 'dark']) $('ramp').style.setProperty(`--${theme}`,
 speak(language);
 load();
 
-// Offline use needs a worker script whose scope holds the package too: only where the page lies at
-// the root of its origin.
-if ('serviceWorker' in navigator && new URL('./', location.href).pathname === '/') {
-  navigator.serviceWorker.register('sw.js').catch(() => {});
-}
+// Offline use needs a scope that holds the page and the package beside it. Where the page lies
+// below its origin's root, the server must allow that (Service-Worker-Allowed); without, no harm.
+navigator.serviceWorker?.register('sw.js', { scope: '../' }).catch(() => {});

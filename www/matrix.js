@@ -21,6 +21,8 @@ export class MatrixView {
   #onSelect;
   #at = { row: 0, column: 0 };
   #size = '';
+  /** The cosine at which the colours begin; they end at 1. */
+  low = 0;
 
   /**
    * @param {HTMLTableElement} table
@@ -93,7 +95,7 @@ export class MatrixView {
     cell.classList.toggle('blank', value === null);
     cell.textContent = value === null ? '–' : format(value);
     for (const theme of ['light', 'dark']) {
-      const { background, text } = heat(value ?? 0, theme);
+      const { background, text } = heat(value === null ? 0 : (value - this.low) / (1 - this.low), theme);
       cell.style.setProperty(`--${theme}`, background);
       cell.style.setProperty(`--${theme}-text`, text);
     }

@@ -209,12 +209,18 @@ describe('encoding', () => {
   test('the same bits in both builds, in Node and in Chromium, alone and in a batch', async () => {
     const hashes = {};
     for (const build of ['simd128', 'relaxed']) {
-      const encoder = await loadEncoder({ build, worker: false });
-      hashes[`node ${build}`] = hash((await encoder.encode(VARIED)).flatMap((v) => [...v]));
-      const alone = [];
-      for (const text of VARIED) alone.push(...(await encoder.encode(text)));
-      hashes[`node ${build} alone`] = hash(alone);
-      encoder.dispose();
+      const encoder = await loadEncoder({ build, worker: false }).catch((error) => {
+        // Node has had relaxed SIMD since version 22.
+        if (error.code === 'unsupported_browser' && build === 'relaxed') return undefined;
+        throw error;
+      });
+      if (encoder) {
+        hashes[`node ${build}`] = hash((await encoder.encode(VARIED)).flatMap((v) => [...v]));
+        const alone = [];
+        for (const text of VARIED) alone.push(...(await encoder.encode(text)));
+        hashes[`node ${build} alone`] = hash(alone);
+        encoder.dispose();
+      }
       await withPage(async (page) => {
         await load(page, { build });
         const floats = await page.evaluate(async (texts) => (await encoder.encode(texts)).flatMap((v) => [...v]), VARIED);
@@ -222,6 +228,7 @@ describe('encoding', () => {
         hashes[`chromium ${build}`] = hash(floats);
       });
     }
+    assert.ok(Object.keys(hashes).length >= 4);
     assert.equal(new Set(Object.values(hashes)).size, 1, JSON.stringify(hashes, null, 2));
   });
 
@@ -268,7 +275,8 @@ describe('encoding', () => {
       await load(page);
       const seen = await page.evaluate(async () => {
         const texts = Array.from({ length: 100_000 }, (_, i) => `${i}번째 문장`);
-        await encoder.encode(texts.slice(0, 200));
+        // The tokenizer's cache of words fills first; after that nothing grows.
+        await encoder.encode(texts.slice(0, 1500));
         const before = await encoder.memoryUsage();
         const controller = new AbortController();
         const events = [];
@@ -278,7 +286,7 @@ describe('encoding', () => {
           signal: controller.signal,
           onProgress: (event) => {
             events.push(event);
-            if (event.done >= 3000) controller.abort();
+            if (event.done >= 3500) controller.abort();
           },
         }).catch((error) => error);
         clearInterval(timer);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 
-import { contrast, heat } from '../../www/color.js';
+import { contrast, heat, lowEnd } from '../../www/color.js';
 import { STRINGS } from '../../www/i18n.js';
 import { format, indexOfLargest } from '../../www/matrix.js';
 
@@ -37,6 +37,13 @@ test("the page's own colours have a contrast of at least 4.5", async () => {
       assert.ok(contrast(colors[text], colors[ground]) >= 4.5, `${text} on ${ground}: ${contrast(colors[text], colors[ground])}`);
     }
   }
+});
+
+test('where the colours begin', () => {
+  assert.equal(lowEnd([0.89, -0.1, 0.3]), 0);
+  assert.equal(lowEnd([0.98, 0.78]), 0.7);
+  assert.equal(lowEnd([0.99, 0.95]), 0.9);
+  assert.equal(lowEnd([1, 1]), 0.9);
 });
 
 test('values', () => {

@@ -86,7 +86,11 @@ async function runPage(root) {
     const page = await browser.newPage();
     const problems = [];
     page.on('pageerror', (error) => problems.push(error.message));
-    page.on('requestfailed', (request) => problems.push(`failed: ${request.url()}`));
+    page.on('requestfailed', (request) => {
+      // Chromium sometimes reports a worker's request so after its last byte was read.
+      const why = request.failure()?.errorText;
+      if (why !== 'net::ERR_ABORTED') problems.push(`${why}: ${request.url()}`);
+    });
     await page.goto(site.origin);
     await page.waitForFunction(() => document.title.startsWith('{'), undefined, { timeout: 30_000 }).catch((error) => {
       assert.fail(`${error.message}\n${problems.join('\n')}`);

@@ -12,6 +12,8 @@ use crate::quant::RowScale;
 
 mod attention;
 mod lanes;
+#[cfg(feature = "train")]
+pub mod matmul;
 pub mod pack;
 mod rows;
 pub mod scalar;

@@ -1,25 +1,54 @@
 //! Losses, each a scalar tensor with gradients. Sentence vectors need not be normalized: every loss
 //! on angles does that itself.
 
-use candle_core::{Tensor, Var};
+use candle_core::{D, DType, Tensor, Var};
 
-use super::model::BertModel;
-use crate::error::Result;
+use super::model::{BertModel, random_values};
+use crate::error::{Error, ErrorKind, Result};
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InputInvalid, message)
+}
+
+fn same_shape(what: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.dims() == b.dims() {
+        Ok(())
+    } else {
+        Err(invalid(format!("{what}: shapes {:?} and {:?} differ", a.dims(), b.dims())))
+    }
+}
+
+/// `values`, `n` of them, on `like`'s device.
+fn constant(what: &str, values: &[f32], n: usize, like: &Tensor) -> Result<Tensor> {
+    if values.len() != n {
+        return Err(invalid(format!("{what}: {} scores for {n} rows", values.len())));
+    }
+    Ok(Tensor::from_slice(values, n, like.device())?)
+}
+
+/// `log softmax` over the last dimension, from operations that have a backward pass.
+fn log_softmax(logits: &Tensor) -> Result<Tensor> {
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+    Ok(shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)?)
+}
 
 /// The rows of `x` (`n × hidden`) divided by their L2 norms.
 ///
 /// # Errors
 /// When a tensor operation fails (wrong rank).
-pub fn normalize(_x: &Tensor) -> Result<Tensor> {
-    todo!()
+pub fn normalize(x: &Tensor) -> Result<Tensor> {
+    // The tiny term keeps the root's gradient finite for a row of zeros.
+    let norm = (x.sqr()?.sum_keepdim(D::Minus1)? + 1e-20)?.sqrt()?;
+    Ok(x.broadcast_div(&norm)?)
 }
 
 /// The cosine of row `i` of `a` and row `i` of `b` (`n × hidden` both): `n` values.
 ///
 /// # Errors
 /// `input_invalid` when the shapes differ.
-pub fn pair_cosine(_a: &Tensor, _b: &Tensor) -> Result<Tensor> {
-    todo!()
+pub fn pair_cosine(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    same_shape("cosine", a, b)?;
+    Ok((normalize(a)? * normalize(b)?)?.sum(D::Minus1)?)
 }
 
 /// Supervised SimCSE (Gao et al. 2021, eq. 5): every anchor against all positives and all hard
@@ -33,21 +62,50 @@ pub fn pair_cosine(_a: &Tensor, _b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `input_invalid` when shapes, groups or temperature do not fit.
 pub fn supervised_simcse(
-    _anchors: &Tensor,
-    _positives: &Tensor,
-    _negatives: Option<&Tensor>,
-    _groups: Option<&[u32]>,
-    _temperature: f32,
+    anchors: &Tensor,
+    positives: &Tensor,
+    negatives: Option<&Tensor>,
+    groups: Option<&[u32]>,
+    temperature: f32,
 ) -> Result<Tensor> {
-    todo!()
+    same_shape("SimCSE anchors and positives", anchors, positives)?;
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(invalid(format!("SimCSE temperature is {temperature}; expected a number > 0")));
+    }
+    let n = anchors.dim(0)?;
+    if let Some(groups) = groups.filter(|groups| groups.len() != n) {
+        return Err(invalid(format!("SimCSE: {} groups for {n} anchors", groups.len())));
+    }
+    let candidates = match negatives {
+        Some(negatives) => Tensor::cat(&[positives, negatives], 0)?,
+        None => positives.clone(),
+    };
+    let m = candidates.dim(0)?;
+    let similarities = normalize(anchors)?.matmul(&normalize(&candidates)?.t()?)?;
+    let log_p = log_softmax(&(similarities / temperature as f64)?)?;
+    let mut weights = vec![0.0f32; n * m];
+    for (i, row) in weights.chunks_exact_mut(m).enumerate() {
+        let same = |j: usize| i == j || groups.is_some_and(|groups| groups[i] == groups[j]);
+        let count = (0..n).filter(|&j| same(j)).count() as f32;
+        for (j, weight) in row[..n].iter_mut().enumerate() {
+            if same(j) {
+                *weight = -1.0 / (count * n as f32);
+            }
+        }
+    }
+    let weights = Tensor::from_vec(weights, (n, m), anchors.device())?;
+    Ok((log_p * weights)?.sum_all()?)
 }
 
-/// Mean squared error of the cosine of each pair against `scores` (say, 0 … 1).
+/// Mean squared error of the cosine of each pair against `scores` (say, 0 … 1). With a
+/// cross-encoder's scores this is its distillation into a sentence encoder.
 ///
 /// # Errors
 /// `input_invalid` when the numbers of rows differ.
-pub fn cosine_mse(_a: &Tensor, _b: &Tensor, _scores: &[f32]) -> Result<Tensor> {
-    todo!()
+pub fn cosine_mse(a: &Tensor, b: &Tensor, scores: &[f32]) -> Result<Tensor> {
+    let cosine = pair_cosine(a, b)?;
+    let scores = constant("cosine MSE", scores, cosine.dim(0)?, a)?;
+    Ok((cosine - scores)?.sqr()?.mean_all()?)
 }
 
 /// CoSENT (Su 2022): `log(1 + Σ exp(scale · (cosᵢ − cosⱼ)))` over all pairs with scoreᵢ < scoreⱼ;
@@ -55,34 +113,64 @@ pub fn cosine_mse(_a: &Tensor, _b: &Tensor, _scores: &[f32]) -> Result<Tensor> {
 ///
 /// # Errors
 /// `input_invalid` when the numbers of rows differ.
-pub fn cosent(_a: &Tensor, _b: &Tensor, _scores: &[f32], _scale: f32) -> Result<Tensor> {
-    todo!()
+pub fn cosent(a: &Tensor, b: &Tensor, scores: &[f32], scale: f32) -> Result<Tensor> {
+    let cosine = (pair_cosine(a, b)? * scale as f64)?;
+    let n = cosine.dim(0)?;
+    constant("CoSENT", scores, n, a)?;
+    let differences = cosine.unsqueeze(1)?.broadcast_sub(&cosine.unsqueeze(0)?)?;
+    let hide: Vec<f32> = scores
+        .iter()
+        .flat_map(|i| scores.iter().map(move |j| if i < j { 0.0 } else { -1e12 }))
+        .collect();
+    let hide = Tensor::from_vec(hide, (n, n), a.device())?;
+    let terms = (differences + hide)?.flatten_all()?;
+    // The 1 is one more term, exp(0).
+    let terms = Tensor::cat(&[&terms, &Tensor::zeros(1, DType::F32, a.device())?], 0)?;
+    let max = terms.max(0)?.detach();
+    Ok((terms.broadcast_sub(&max)?.exp()?.sum_all()?.log()? + max)?)
 }
 
 /// Mean squared difference of two `tokens × hidden` states; the teacher's side gets no gradient.
 ///
 /// # Errors
 /// `input_invalid` when the shapes differ.
-pub fn token_state_mse(_student: &Tensor, _teacher: &Tensor) -> Result<Tensor> {
-    todo!()
+pub fn token_state_mse(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
+    same_shape("token-state MSE", student, teacher)?;
+    Ok((student - teacher.detach())?.sqr()?.mean_all()?)
 }
 
 /// Mean of `1 − cos` between student and teacher vectors; the teacher's side gets no gradient.
 ///
 /// # Errors
 /// `input_invalid` when the shapes differ.
-pub fn pooled_cosine_distance(_student: &Tensor, _teacher: &Tensor) -> Result<Tensor> {
-    todo!()
+pub fn pooled_cosine_distance(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
+    Ok((1.0 - pair_cosine(student, &teacher.detach())?.mean_all()?)?)
 }
 
 /// Kullback–Leibler divergence from the teacher's to the student's distribution of similarities
 /// within the batch: row-wise softmax of cosine / `tau` over the other sentences (the diagonal is
-/// left out). The widths of student and teacher may differ; the teacher gets no gradient.
+/// left out), mean over rows. The widths of student and teacher may differ; the teacher gets no
+/// gradient.
 ///
 /// # Errors
 /// `input_invalid` when the numbers of rows differ or are below 2.
-pub fn similarity_kl(_student: &Tensor, _teacher: &Tensor, _tau: f32) -> Result<Tensor> {
-    todo!()
+pub fn similarity_kl(student: &Tensor, teacher: &Tensor, tau: f32) -> Result<Tensor> {
+    let n = student.dim(0)?;
+    if n != teacher.dim(0)? || n < 2 {
+        return Err(invalid(format!(
+            "similarity KL: {n} student and {} teacher rows; expected the same number, at least 2",
+            teacher.dim(0)?
+        )));
+    }
+    let hide: Vec<f32> = (0..n * n).map(|at| if at / n == at % n { -1e9 } else { 0.0 }).collect();
+    let hide = Tensor::from_vec(hide, (n, n), student.device())?;
+    let log_p = |x: &Tensor| -> Result<Tensor> {
+        let x = normalize(x)?;
+        log_softmax(&((x.matmul(&x.t()?)? / tau as f64)? + &hide)?)
+    };
+    let (student, teacher) = (log_p(student)?, log_p(&teacher.detach())?);
+    // Hidden places have a teacher's probability of exactly 0.
+    Ok(((teacher.exp()? * (teacher - student)?)?.sum_all()? / n as f64)?)
 }
 
 /// Binary cross entropy of `sigmoid(logits)` against `targets` in 0 … 1, the usual loss of a
@@ -90,20 +178,32 @@ pub fn similarity_kl(_student: &Tensor, _teacher: &Tensor, _tau: f32) -> Result<
 ///
 /// # Errors
 /// `input_invalid` when the numbers differ.
-pub fn binary_cross_entropy(_logits: &Tensor, _targets: &[f32]) -> Result<Tensor> {
-    todo!()
+pub fn binary_cross_entropy(logits: &Tensor, targets: &[f32]) -> Result<Tensor> {
+    let logits = logits.flatten_all()?;
+    let targets = constant("binary cross entropy", targets, logits.dim(0)?, &logits)?;
+    // max(x, 0) − x · t + log(1 + exp(−|x|)), which cannot overflow.
+    let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?;
+    Ok(((logits.relu()? - (&logits * targets)?)? + softplus)?.mean_all()?)
 }
 
 /// Cross entropy of `n × classes` logits against class numbers.
 ///
 /// # Errors
 /// `input_invalid` when the numbers differ or a class is out of range.
-pub fn cross_entropy(_logits: &Tensor, _classes: &[u32]) -> Result<Tensor> {
-    todo!()
+pub fn cross_entropy(logits: &Tensor, classes: &[u32]) -> Result<Tensor> {
+    let (n, count) = logits.dims2()?;
+    if classes.len() != n {
+        return Err(invalid(format!("cross entropy: {} classes for {n} rows", classes.len())));
+    }
+    if let Some(class) = classes.iter().find(|&&class| class as usize >= count) {
+        return Err(invalid(format!("cross entropy: class {class} of {count}")));
+    }
+    let classes = Tensor::from_slice(classes, (n, 1), logits.device())?;
+    Ok(log_softmax(logits)?.gather(&classes, 1)?.mean_all()?.neg()?)
 }
 
-/// The head of a cross-encoder: `linear(tanh(linear(first token's state)))`, as RoBERTa's
-/// classification head. Its weights live in the model's parameters (`head.…`).
+/// The head of a cross-encoder: `linear(tanh(linear(vector)))`, as RoBERTa's classification head on
+/// the pooled vector. Its weights live in the model's parameters (`head.…`).
 pub struct PairHead {
     dense_weight: Var,
     dense_bias: Var,
@@ -116,16 +216,33 @@ impl PairHead {
     ///
     /// # Errors
     /// `input_invalid` if the model has a head already.
-    pub fn attach(_model: &mut BertModel, _outputs: usize, _seed: u64) -> Result<Self> {
-        todo!()
+    pub fn attach(model: &mut BertModel, outputs: usize, seed: u64) -> Result<Self> {
+        let hidden = model.config().hidden_size;
+        let device = model.device().clone();
+        let matrix = |rows: usize, seed: u64| {
+            Tensor::from_vec(random_values(rows * hidden, 0.02, seed), (rows, hidden), &device)
+        };
+        let zeros = |len: usize| Tensor::zeros(len, DType::F32, &device);
+        Ok(PairHead {
+            dense_weight: model.add_parameter("head.dense.weight", matrix(hidden, seed)?, true)?,
+            dense_bias: model.add_parameter("head.dense.bias", zeros(hidden)?, false)?,
+            out_weight: model.add_parameter(
+                "head.out.weight",
+                matrix(outputs, seed.wrapping_add(1))?,
+                true,
+            )?,
+            out_bias: model.add_parameter("head.out.bias", zeros(outputs)?, false)?,
+        })
     }
 
-    /// `n × outputs` logits from `n × hidden` vectors.
+    /// `n × outputs` logits from `n × hidden` vectors, such as
+    /// [`ForwardOutput::pooled`](super::model::ForwardOutput::pooled).
     ///
     /// # Errors
     /// When the width does not fit.
-    pub fn forward(&self, _vectors: &Tensor) -> Result<Tensor> {
-        let _ = (&self.dense_weight, &self.dense_bias, &self.out_weight, &self.out_bias);
-        todo!()
+    pub fn forward(&self, vectors: &Tensor) -> Result<Tensor> {
+        let inner = vectors.matmul(&self.dense_weight.t()?)?.broadcast_add(&self.dense_bias)?;
+        let inner = inner.tanh()?;
+        Ok(inner.matmul(&self.out_weight.t()?)?.broadcast_add(&self.out_bias)?)
     }
 }

@@ -1,11 +1,17 @@
 //! AdamW, learning-rate schedules and averages of weights.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
+use rayon::prelude::*;
 
-use super::model::{Gradients, Parameters};
-use crate::error::Result;
+use super::model::{Gradient, Gradients, HostSlice, Parameter, Parameters, find};
+use super::ops::simd;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Values that one thread takes at a time.
+const BLOCK: usize = 1 << 14;
 
 /// The shape of the learning rate after warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,8 +42,18 @@ pub struct Schedule {
 
 impl Schedule {
     /// The rate of step `step`, counted from 0.
-    pub fn learning_rate(&self, _step: usize) -> f64 {
-        todo!()
+    pub fn learning_rate(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            return self.peak * (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let length = self.total_steps.saturating_sub(self.warmup_steps).max(1);
+        let done = ((step - self.warmup_steps) as f64 / length as f64).min(1.0);
+        let left = match self.decay {
+            Decay::Constant => 1.0,
+            Decay::Linear => 1.0 - done,
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        };
+        self.peak * (self.final_fraction + (1.0 - self.final_fraction) * left)
     }
 }
 
@@ -77,20 +93,108 @@ pub struct StepStats {
     pub clipped: bool,
 }
 
+/// Exponential means of a parameter's gradient and of its square.
+enum Moments {
+    Host { first: Vec<f32>, second: Vec<f32> },
+    Device { first: Tensor, second: Tensor },
+}
+
+impl Moments {
+    fn zeros(parameter: &Parameter) -> Result<Self> {
+        if parameter.var.device().is_cpu() {
+            let len = parameter.var.elem_count();
+            return Ok(Moments::Host { first: vec![0.0; len], second: vec![0.0; len] });
+        }
+        let zeros = parameter.var.as_detached_tensor().zeros_like()?;
+        Ok(Moments::Device { first: zeros.copy()?, second: zeros })
+    }
+}
+
 /// Adam with decoupled weight decay (Loshchilov & Hutter 2019, as `torch.optim.AdamW`), one pass
 /// over the parameters. Word embedding rows that a batch did not touch are neither decayed nor
 /// moved, and their moments rest (as `torch.optim.SparseAdam`).
 pub struct AdamW {
     config: AdamWConfig,
+    steps: usize,
+    /// By name; a parameter's moments begin with its first gradient.
+    moments: HashMap<String, Moments>,
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy)]
+struct Update {
+    /// Gradients are multiplied by this.
+    grad_scale: f32,
+    beta1: f32,
+    beta2: f32,
+    /// `learning rate / (1 − β₁ᵗ)`.
+    step_size: f32,
+    /// `1 / √(1 − β₂ᵗ)`.
+    second_scale: f32,
+    eps: f32,
+    /// Weights are multiplied by this first.
+    shrink: f32,
+}
+
+impl Update {
+    #[inline(always)]
+    fn apply(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32]) {
+        simd(
+            #[inline(always)]
+            || {
+                let moments = first.iter_mut().zip(second);
+                for ((w, (m, v)), &g) in weights.iter_mut().zip(moments).zip(gradient) {
+                    let g = g * self.grad_scale;
+                    *m = self.beta1 * *m + (1.0 - self.beta1) * g;
+                    *v = self.beta2 * *v + (1.0 - self.beta2) * g * g;
+                    let denominator = v.sqrt() * self.second_scale + self.eps;
+                    *w = *w * self.shrink - self.step_size * *m / denominator;
+                }
+            },
+        );
+    }
+}
+
+/// Changes a weight in main memory in place.
+struct InPlace<F>(Mutex<F>);
+
+impl<F: FnMut(&mut [f32])> InplaceOp1 for InPlace<F> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(values) = storage else {
+            candle_core::bail!("a parameter is not f32");
+        };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("a parameter is not contiguous");
+        };
+        let mut change = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(&mut values[start..end]);
+        Ok(())
+    }
 }
 
 impl AdamW {
-    /// Zero moments for every trainable parameter.
+    /// No steps taken; moments are 0 until a parameter gets its first gradient.
     ///
     /// # Errors
-    /// When memory on the device runs out.
-    pub fn new(_parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
-        Ok(AdamW { config })
+    /// `input_invalid` when a constant is out of range.
+    pub fn new(config: AdamWConfig) -> Result<Self> {
+        let in_unit = |x: f64| (0.0..1.0).contains(&x);
+        if !in_unit(config.beta1)
+            || !in_unit(config.beta2)
+            || config.eps <= 0.0
+            || !(config.weight_decay >= 0.0)
+            || config.max_grad_norm.is_some_and(|norm| !(norm > 0.0))
+        {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!("AdamW: a constant is out of range in {config:?}"),
+            ));
+        }
+        Ok(AdamW { config, steps: 0, moments: HashMap::new() })
     }
 
     /// The constants.
@@ -100,7 +204,7 @@ impl AdamW {
 
     /// Steps taken.
     pub fn steps(&self) -> usize {
-        todo!()
+        self.steps
     }
 
     /// Moves all trainable parameters that have a gradient.
@@ -109,61 +213,291 @@ impl AdamW {
     /// `non_finite` when the gradients' norm is not finite; nothing is changed then.
     pub fn step(
         &mut self,
-        _parameters: &Parameters,
-        _gradients: &Gradients,
-        _learning_rate: f64,
+        parameters: &Parameters,
+        gradients: &Gradients,
+        learning_rate: f64,
     ) -> Result<StepStats> {
-        todo!()
+        if gradients.entries.len() != parameters.len() {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                "the gradients belong to another set of parameters",
+            ));
+        }
+        let grad_norm = gradients.global_norm()?;
+        if !grad_norm.is_finite() {
+            return Err(Error::new(
+                ErrorKind::NonFinite,
+                format!("the gradient's norm is {grad_norm}; no weight was changed"),
+            ));
+        }
+        let clip = self.config.max_grad_norm.filter(|&max| grad_norm as f64 > max);
+        self.steps += 1;
+        let config = &self.config;
+        let update = Update {
+            grad_scale: clip.map_or(1.0, |max| (max / (grad_norm as f64 + 1e-6)) as f32),
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            step_size: (learning_rate / (1.0 - config.beta1.powi(self.steps as i32))) as f32,
+            second_scale: (1.0 / (1.0 - config.beta2.powi(self.steps as i32)).sqrt()) as f32,
+            eps: config.eps as f32,
+            shrink: 1.0,
+        };
+        let shrink = (1.0 - learning_rate * config.weight_decay) as f32;
+        for (parameter, gradient) in parameters.iter().zip(&gradients.entries) {
+            let Some(gradient) = gradient.as_ref().filter(|_| parameter.trainable) else {
+                continue;
+            };
+            let moments = match self.moments.get_mut(&parameter.name) {
+                Some(moments) => moments,
+                None => {
+                    let zeros = Moments::zeros(parameter)?;
+                    self.moments.entry(parameter.name.clone()).or_insert(zeros)
+                }
+            };
+            let shrink = if parameter.decay { shrink } else { 1.0 };
+            move_parameter(parameter, gradient, moments, Update { shrink, ..update })?;
+        }
+        Ok(StepStats { grad_norm, clipped: clip.is_some() })
     }
 
     /// Moments and step count, ready for a safetensors file.
     ///
     /// # Errors
     /// When a device copy fails.
-    pub fn state(&self) -> Result<HashMap<String, Tensor>> {
-        todo!()
+    pub fn state(&self, parameters: &Parameters) -> Result<HashMap<String, Tensor>> {
+        let mut state = HashMap::new();
+        let steps = Tensor::new(&[self.steps as i64], &Device::Cpu)?;
+        state.insert("adamw.steps".to_owned(), steps);
+        for parameter in parameters.iter() {
+            let Some(moments) = self.moments.get(&parameter.name) else {
+                continue;
+            };
+            let (first, second) = match moments {
+                Moments::Host { first, second } => {
+                    let tensor =
+                        |x: &[f32]| Tensor::from_slice(x, parameter.var.dims(), &Device::Cpu);
+                    (tensor(first)?, tensor(second)?)
+                }
+                Moments::Device { first, second } => (first.copy()?, second.copy()?),
+            };
+            state.insert(format!("adamw.first.{}", parameter.name), first);
+            state.insert(format!("adamw.second.{}", parameter.name), second);
+        }
+        Ok(state)
     }
 
     /// Restores what [`AdamW::state`] gave.
     ///
     /// # Errors
-    /// `weights_mismatch` when an entry is missing or has another shape.
-    pub fn load_state(&mut self, _state: &HashMap<String, Tensor>) -> Result<()> {
-        todo!()
+    /// `weights_mismatch` when an entry is missing or has another shape; nothing is changed then.
+    pub fn load_state(
+        &mut self,
+        parameters: &Parameters,
+        state: &HashMap<String, Tensor>,
+    ) -> Result<()> {
+        let steps = find(state, "adamw.steps", &[1])?.to_vec1::<i64>()?[0] as usize;
+        let mut moments = HashMap::new();
+        for parameter in parameters.iter() {
+            let first_name = format!("adamw.first.{}", parameter.name);
+            if !state.contains_key(&first_name) {
+                continue;
+            }
+            let dims = parameter.var.dims();
+            let first = find(state, &first_name, dims)?;
+            let second = find(state, &format!("adamw.second.{}", parameter.name), dims)?;
+            let restored = if parameter.var.device().is_cpu() {
+                let values = |x: &Tensor| x.flatten_all()?.to_vec1::<f32>();
+                Moments::Host { first: values(first)?, second: values(second)? }
+            } else {
+                let device = parameter.var.device();
+                Moments::Device {
+                    first: first.to_device(device)?,
+                    second: second.to_device(device)?,
+                }
+            };
+            moments.insert(parameter.name.clone(), restored);
+        }
+        (self.steps, self.moments) = (steps, moments);
+        Ok(())
     }
+}
+
+fn move_parameter(
+    parameter: &Parameter,
+    gradient: &Gradient,
+    moments: &mut Moments,
+    update: Update,
+) -> Result<()> {
+    let var = &parameter.var;
+    match (gradient, moments) {
+        (Gradient::Host(gradient), Moments::Host { first, second }) => {
+            host_step(parameter, first, second, gradient, update)
+        }
+        (Gradient::HostRows { rows, values }, Moments::Host { first, second }) => {
+            let cols = var.dim(1)?;
+            var.inplace_op1(&InPlace(Mutex::new(|weights: &mut [f32]| {
+                for (&row, gradient) in rows.iter().zip(values.chunks_exact(cols)) {
+                    let at = row as usize * cols..(row as usize + 1) * cols;
+                    let (first, second) = (&mut first[at.clone()], &mut second[at.clone()]);
+                    update.apply(&mut weights[at], first, second, gradient);
+                }
+            })))?;
+            Ok(())
+        }
+        // An added parameter, differentiated by candle.
+        (Gradient::Device(gradient), Moments::Host { first, second }) => {
+            let gradient = gradient.contiguous()?;
+            host_step(parameter, first, second, &HostSlice::new(&gradient)?, update)
+        }
+        (Gradient::DeviceRows { rows, values }, Moments::Host { first, second }) => {
+            let (rows, values) = (rows.to_vec1::<u32>()?, values.contiguous()?);
+            let values = HostSlice::new(&values)?;
+            let cols = var.dim(1)?;
+            var.inplace_op1(&InPlace(Mutex::new(|weights: &mut [f32]| {
+                for (&row, gradient) in rows.iter().zip(values.chunks_exact(cols)) {
+                    let at = row as usize * cols..(row as usize + 1) * cols;
+                    let (first, second) = (&mut first[at.clone()], &mut second[at.clone()]);
+                    update.apply(&mut weights[at], first, second, gradient);
+                }
+            })))?;
+            Ok(())
+        }
+        (Gradient::Device(gradient), Moments::Device { first, second }) => {
+            let weights = var.as_detached_tensor();
+            let moved = device_step(&weights, first, second, gradient, update)?;
+            (*first, *second) = (moved.first, moved.second);
+            Ok(var.set(&moved.weights)?)
+        }
+        (Gradient::DeviceRows { rows, values }, Moments::Device { first, second }) => {
+            let select = |x: &Tensor| x.index_select(rows, 0);
+            let weights = var.as_detached_tensor();
+            let (old, old_first, old_second) = (select(&weights)?, select(first)?, select(second)?);
+            let moved = device_step(&old, &old_first, &old_second, values, update)?;
+            *first = first.index_add(rows, &(moved.first - old_first)?, 0)?;
+            *second = second.index_add(rows, &(moved.second - old_second)?, 0)?;
+            Ok(var.set(&weights.index_add(rows, &(moved.weights - old)?, 0)?)?)
+        }
+        (Gradient::Host(_) | Gradient::HostRows { .. }, Moments::Device { .. }) => Err(Error::new(
+            ErrorKind::InputInvalid,
+            format!("{}: gradient and weight lie on different devices", parameter.name),
+        )),
+    }
+}
+
+fn host_step(
+    parameter: &Parameter,
+    first: &mut [f32],
+    second: &mut [f32],
+    gradient: &[f32],
+    update: Update,
+) -> Result<()> {
+    parameter.var.inplace_op1(&InPlace(Mutex::new(|weights: &mut [f32]| {
+        weights
+            .par_chunks_mut(BLOCK)
+            .zip(first.par_chunks_mut(BLOCK))
+            .zip(second.par_chunks_mut(BLOCK))
+            .zip(gradient.par_chunks(BLOCK))
+            .for_each(|(((w, m), v), g)| update.apply(w, m, v, g));
+    })))?;
+    Ok(())
+}
+
+struct Moved {
+    weights: Tensor,
+    first: Tensor,
+    second: Tensor,
+}
+
+fn device_step(
+    weights: &Tensor,
+    first: &Tensor,
+    second: &Tensor,
+    gradient: &Tensor,
+    update: Update,
+) -> Result<Moved> {
+    let (beta1, beta2) = (update.beta1 as f64, update.beta2 as f64);
+    let gradient = (gradient * update.grad_scale as f64)?;
+    let first = ((first * beta1)? + (&gradient * (1.0 - beta1))?)?;
+    let second = ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+    let denominator = ((second.sqrt()? * update.second_scale as f64)? + update.eps as f64)?;
+    let change = ((&first / denominator)? * update.step_size as f64)?;
+    let weights = ((weights * update.shrink as f64)? - change)?;
+    Ok(Moved { weights, first, second })
 }
 
 /// An average of weights over steps.
 pub struct WeightAverage {
     /// None: the plain mean of all updates; `Some(d)`: `average = d · average + (1 − d) · weights`.
-    pub decay: Option<f64>,
+    decay: Option<f64>,
+    updates: usize,
+    averages: HashMap<String, Tensor>,
 }
 
 impl WeightAverage {
-    /// Starts empty.
+    /// Starts empty. `decay` of `None` gives the plain mean of all updates, `Some(d)` the moving
+    /// average `d · average + (1 − d) · weights` that starts at the first update's weights.
     pub fn new(decay: Option<f64>) -> Self {
-        WeightAverage { decay }
+        WeightAverage { decay, updates: 0, averages: HashMap::new() }
     }
 
-    /// Takes the present weights in.
+    /// Takes the present weights of trainable parameters in.
     ///
     /// # Errors
     /// When a device copy fails.
-    pub fn update(&mut self, _parameters: &Parameters) -> Result<()> {
-        todo!()
+    pub fn update(&mut self, parameters: &Parameters) -> Result<()> {
+        self.updates += 1;
+        let share = match self.decay {
+            Some(decay) => 1.0 - decay,
+            None => 1.0 / self.updates as f64,
+        };
+        for parameter in parameters.iter().filter(|parameter| parameter.trainable) {
+            let weights = parameter.var.as_detached_tensor();
+            match self.averages.get_mut(&parameter.name) {
+                Some(average) if average.device().is_cpu() && weights.device().is_cpu() => {
+                    let weights = HostSlice::new(&weights)?;
+                    let share = share as f32;
+                    average.inplace_op1(&InPlace(Mutex::new(|average: &mut [f32]| {
+                        average.par_chunks_mut(BLOCK).zip(weights.par_chunks(BLOCK)).for_each(
+                            |(average, weights)| {
+                                simd(|| {
+                                    for (average, &w) in average.iter_mut().zip(weights) {
+                                        *average += share * (w - *average);
+                                    }
+                                })
+                            },
+                        );
+                    })))?;
+                }
+                Some(average) => {
+                    *average = (&*average + ((weights - &*average)? * share)?)?;
+                }
+                None => {
+                    self.averages.insert(parameter.name.clone(), weights.copy()?);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Number of updates.
     pub fn updates(&self) -> usize {
-        todo!()
+        self.updates
     }
 
-    /// The averaged weights by parameter name, for [`Parameters::load`].
+    /// The averaged weights by parameter name, the present ones for what was never averaged, for
+    /// [`Parameters::load`].
     ///
     /// # Errors
     /// `input_invalid` before the first update.
-    pub fn tensors(&self) -> Result<HashMap<String, Tensor>> {
-        todo!()
+    pub fn tensors(&self, parameters: &Parameters) -> Result<HashMap<String, Tensor>> {
+        if self.updates == 0 {
+            return Err(Error::new(ErrorKind::InputInvalid, "no weights were averaged yet"));
+        }
+        let mut tensors = parameters.to_tensors()?;
+        for (name, average) in &self.averages {
+            tensors.insert(name.clone(), average.copy()?);
+        }
+        Ok(tensors)
     }
 
     /// Everything that a resumed run needs.
@@ -171,14 +505,36 @@ impl WeightAverage {
     /// # Errors
     /// When a device copy fails.
     pub fn state(&self) -> Result<HashMap<String, Tensor>> {
-        todo!()
+        let mut state = HashMap::new();
+        let updates = Tensor::new(&[self.updates as i64], &Device::Cpu)?;
+        state.insert("average.updates".to_owned(), updates);
+        for (name, average) in &self.averages {
+            state.insert(format!("average.{name}"), average.copy()?);
+        }
+        Ok(state)
     }
 
     /// Restores what [`WeightAverage::state`] gave.
     ///
     /// # Errors
-    /// `weights_mismatch` when an entry is missing.
-    pub fn load_state(&mut self, _state: &HashMap<String, Tensor>) -> Result<()> {
-        todo!()
+    /// `weights_mismatch` when an entry is missing or has another shape.
+    pub fn load_state(
+        &mut self,
+        parameters: &Parameters,
+        state: &HashMap<String, Tensor>,
+    ) -> Result<()> {
+        let updates = find(state, "average.updates", &[1])?.to_vec1::<i64>()?[0] as usize;
+        let mut averages = HashMap::new();
+        for parameter in parameters.iter() {
+            let name = format!("average.{}", parameter.name);
+            if state.contains_key(&name) {
+                let value = find(state, &name, parameter.var.dims())?;
+                let value =
+                    value.to_device(parameter.var.device())?.to_dtype(DType::F32)?.copy()?;
+                averages.insert(parameter.name.clone(), value);
+            }
+        }
+        (self.updates, self.averages) = (updates, averages);
+        Ok(())
     }
 }

@@ -1,0 +1,149 @@
+//! Products of 32-bit float matrices for the trainer: a checked face of the `gemm` crate.
+//!
+//! Any strides are allowed, so that transposed factors need no copies. Every element of the result
+//! is summed by one thread in an order that depends on the shapes alone: same input, same bits.
+
+use gemm::Parallelism;
+
+/// A matrix in a slice.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// `rows × cols`, row after row without gaps.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// `rows × cols`; row `r` begins at `r · row_stride`.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        let view = View { data, rows, cols, row_stride, col_stride: 1 };
+        assert!(view.needed() <= data.len(), "matrix reaches past its slice");
+        view
+    }
+
+    /// The transpose, without moving anything.
+    pub fn t(self) -> Self {
+        View {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
+    fn needed(&self) -> usize {
+        if self.rows == 0 || self.cols == 0 {
+            0
+        } else {
+            (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride + 1
+        }
+    }
+}
+
+/// Whether a product may use all threads of the current rayon pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// This thread only.
+    One,
+    /// All of the pool.
+    All,
+}
+
+/// `out = scale · a · b`, or `out += scale · a · b` with `add`. `out` has `a`'s rows and `b`'s
+/// columns; row `r` of it begins at `r · out_stride`.
+///
+/// # Panics
+/// When the shapes do not fit each other or `out`.
+pub fn matmul(
+    a: View<'_>,
+    b: View<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    scale: f32,
+    add: bool,
+    threads: Threads,
+) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(k, b.rows, "the matrices' inner sizes differ");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(n <= out_stride || m == 1, "rows of the result overlap");
+    assert!((m - 1) * out_stride + n <= out.len(), "the result reaches past its slice");
+    let parallelism = match threads {
+        Threads::One => Parallelism::None,
+        Threads::All => Parallelism::Rayon(0),
+    };
+    // SAFETY: `View`'s constructor checked that every element of `a` and `b` lies in its slice (a
+    // transposed view covers the same elements); the assertions above do so for `out`, whose rows do
+    // not overlap and which, being a unique borrow, aliases neither factor.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_stride as isize,
+            add,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+        let mut out = vec![0.0; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                out[i * n + j] = (0..k).map(|x| a[i * k + x] * b[x * n + j]).sum();
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn strides_transposes_scaling_and_adding() {
+        let (m, k, n) = (5, 7, 3);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 4.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
+        let expected = naive(&a, &b, m, k, n);
+        let mut out = vec![1.0; m * 4];
+        let bt: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+        matmul(View::new(&a, m, k), View::new(&bt, n, k).t(), &mut out, 4, 2.0, true, Threads::One);
+        for i in 0..m {
+            for j in 0..n {
+                assert_eq!(out[i * 4 + j], 1.0 + 2.0 * expected[i * n + j]);
+            }
+            assert_eq!(out[i * 4 + 3], 1.0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "past its slice")]
+    fn a_short_slice_is_refused() {
+        let _ = View::new(&[0.0; 5], 2, 3);
+    }
+}

@@ -1,0 +1,211 @@
+//! The encoder on any device: candle's differentiable operations on padded batches.
+//!
+//! Only operations with a backward pass are used (candle's fused LayerNorm and softmax have none).
+
+use candle_core::{D, DType, Device, Tensor};
+
+use super::{
+    ATTENTION_NORM, ATTENTION_OUTPUT, BertModel, EMBEDDING_NORM, FORWARD_SITES, FakeQuant,
+    ForwardOptions, ForwardOutput, INTERMEDIATE, KEY, OUTPUT, OUTPUT_NORM, POSITIONS, QUERY,
+    TokenBatch, VALUE, WORDS, layer_base,
+};
+use crate::config::{Activation, Pooling};
+use crate::error::Result;
+use crate::quant::{ACTIVATION_MAX, EMBEDDING_MAX, ROUNDING_MAGIC};
+use crate::train::ops::dropout::Mask;
+use crate::train::ops::embedding::occurrences;
+
+struct Pass<'a> {
+    model: &'a BertModel,
+    options: &'a ForwardOptions,
+    sentences: usize,
+    longest: usize,
+}
+
+pub(super) fn forward(
+    model: &BertModel,
+    batch: &TokenBatch,
+    options: &ForwardOptions,
+) -> Result<ForwardOutput> {
+    let (config, device) = (&model.config, &model.device);
+    let (hidden, longest, sentences) = (config.hidden_size, batch.longest(), batch.num_sentences());
+    let pass = Pass { model, options, sentences, longest };
+    if let (Some(dropout), false) = (options.dropout, device.is_cpu()) {
+        device.set_seed(dropout.seed)?;
+    }
+
+    let mut ids = vec![0u32; sentences * longest];
+    let mut packed = Vec::with_capacity(batch.num_tokens());
+    let mut real = vec![0.0f32; sentences * longest];
+    for (sentence, pair) in batch.offsets().windows(2).enumerate() {
+        for (place, token) in (pair[0]..pair[1]).enumerate() {
+            let at = sentence * longest + place;
+            ids[at] = batch.ids()[token];
+            real[at] = 1.0;
+            packed.push(at as u32);
+        }
+    }
+    let tokens = packed.len();
+    let packed = Tensor::from_vec(packed, tokens, device)?;
+    let hide: Vec<f32> = real.iter().map(|real| (real - 1.0) * 1e9).collect();
+    let hide = Tensor::from_vec(hide, (sentences, 1, 1, longest), device)?;
+    let real = Tensor::from_vec(real, (sentences, longest, 1), device)?;
+    let ids = Tensor::from_vec(ids, sentences * longest, device)?;
+
+    let mut words = pass.parameter(WORDS).index_select(&ids, 0)?;
+    let mut positions = pass.parameter(POSITIONS).narrow(0, 0, longest)?;
+    if options.quantize.is_some_and(|quantize| quantize.embeddings) {
+        words = symmetric(&words, EMBEDDING_MAX)?;
+        positions = symmetric(&positions, EMBEDDING_MAX)?;
+    }
+    let words = words.reshape((sentences, longest, hidden))?;
+    let states = words.broadcast_add(&positions)?.reshape((sentences * longest, hidden))?;
+    let mut states = pass.layer_norm(&states, EMBEDDING_NORM)?;
+    let rates = options.dropout;
+    states = pass.dropout(&states, rates.map_or(0.0, |rates| rates.hidden), 0)?;
+
+    let mut layer_states = vec![None; options.layer_states.len()];
+    for layer in 0..config.num_hidden_layers {
+        states = pass.layer(&states, layer, &hide)?;
+        for (wanted, state) in options.layer_states.iter().zip(&mut layer_states) {
+            if *wanted == layer {
+                *state = Some(states.index_select(&packed, 0)?);
+            }
+        }
+    }
+    let padded = states.reshape((sentences, longest, hidden))?;
+    let pooled = match config.pooling {
+        Pooling::Cls => padded.narrow(1, 0, 1)?.squeeze(1)?,
+        Pooling::Mean => padded.broadcast_mul(&real)?.sum(1)?.broadcast_div(&real.sum(1)?)?,
+    };
+    let finish = |tensor: Tensor| if options.train { tensor } else { tensor.detach() };
+    let rows = (options.train && model.parameters.list[WORDS].trainable)
+        .then(|| occurrences(batch.ids()).0);
+    Ok(ForwardOutput {
+        token_states: finish(states.index_select(&packed, 0)?),
+        pooled: finish(pooled),
+        layer_states: layer_states.into_iter().flatten().map(finish).collect(),
+        train: options.train,
+        tape: None,
+        rows,
+    })
+}
+
+impl Pass<'_> {
+    fn parameter(&self, index: usize) -> Tensor {
+        let parameter = &self.model.parameters.list[index];
+        if self.options.train { parameter.tensor() } else { parameter.var.as_detached_tensor() }
+    }
+
+    fn layer(&self, x: &Tensor, layer: usize, hide: &Tensor) -> Result<Tensor> {
+        let config = &self.model.config;
+        let (base, site) = (layer_base(layer), 1 + layer as u32 * FORWARD_SITES);
+        let rates = self.options.dropout;
+        let (attention_rate, hidden_rate) =
+            rates.map_or((0.0, 0.0), |rates| (rates.attention, rates.hidden));
+        let heads = (self.sentences, self.longest, config.num_attention_heads, config.head_size());
+
+        let input = self.linear_input(x)?;
+        let part = |which: usize| -> Result<Tensor> {
+            let part = self.linear(&input, base + which)?.reshape(heads)?;
+            Ok(part.transpose(1, 2)?.contiguous()?)
+        };
+        let (query, key, value) = (part(QUERY)?, part(KEY)?, part(VALUE)?);
+        let scores = (query.matmul(&key.t()?)? * (1.0 / (config.head_size() as f64).sqrt()))?;
+        let scores = scores.broadcast_add(hide)?;
+        let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+        let p = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
+        let p = self.dropout(&p, attention_rate, site)?;
+        let context = p.matmul(&value)?.transpose(1, 2)?.contiguous()?;
+        let context = context.reshape((self.sentences * self.longest, config.hidden_size))?;
+        let context = self.linear(&self.linear_input(&context)?, base + ATTENTION_OUTPUT)?;
+        let context = self.dropout(&context, hidden_rate, site + 1)?;
+        let middle = self.layer_norm(&(context + x)?, base + ATTENTION_NORM)?;
+
+        let inner = self.linear(&self.linear_input(&middle)?, base + INTERMEDIATE)?;
+        let inner = match config.hidden_act {
+            Activation::Gelu => inner.gelu_erf()?,
+            Activation::GeluTanh => inner.gelu()?,
+            Activation::Relu => inner.relu()?,
+        };
+        let out = self.linear(&self.linear_input(&inner)?, base + OUTPUT)?;
+        let out = self.dropout(&out, hidden_rate, site + 2)?;
+        self.layer_norm(&(out + middle)?, base + OUTPUT_NORM)
+    }
+
+    fn linear_input(&self, x: &Tensor) -> Result<Tensor> {
+        match self.options.quantize {
+            Some(FakeQuant { activations: true, .. }) => activations(x),
+            _ => Ok(x.clone()),
+        }
+    }
+
+    fn linear(&self, x: &Tensor, index: usize) -> Result<Tensor> {
+        let mut weight = self.parameter(index);
+        if let Some(quantize) = self.options.quantize {
+            weight = symmetric(&weight, quantize.weight_max)?;
+        }
+        Ok(x.matmul(&weight.t()?)?.broadcast_add(&self.parameter(index + 1))?)
+    }
+
+    fn layer_norm(&self, x: &Tensor, index: usize) -> Result<Tensor> {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        let deviation = (variance + self.model.config.layer_norm_eps as f64)?.sqrt()?;
+        let normalized = centred.broadcast_div(&deviation)?;
+        let scaled = normalized.broadcast_mul(&self.parameter(index))?;
+        Ok(scaled.broadcast_add(&self.parameter(index + 1))?)
+    }
+
+    fn dropout(&self, x: &Tensor, rate: f32, site: u32) -> Result<Tensor> {
+        let seed = self.options.dropout.map_or(0, |dropout| dropout.seed);
+        let Some(mask) = Mask::new(rate, seed, site) else {
+            return Ok(x.clone());
+        };
+        let factors = match x.device() {
+            Device::Cpu => {
+                let factors = (0..x.elem_count() as u32).map(|at| mask.factor(at)).collect();
+                Tensor::from_vec(factors, x.dims(), &Device::Cpu)?
+            }
+            device => {
+                let uniform = Tensor::rand(0.0f32, 1.0, x.dims(), device)?;
+                (uniform.ge(rate)?.to_dtype(DType::F32)? / (1.0 - rate) as f64)?
+            }
+        };
+        Ok((x * factors)?)
+    }
+}
+
+/// `rounded` with the gradient of `x`.
+fn straight_through(x: &Tensor, rounded: &Tensor) -> Result<Tensor> {
+    Ok((rounded.detach() + (x - x.detach())?)?)
+}
+
+/// To the nearest integer, ties to even, as [`crate::quant::round_to_i32`].
+fn round(x: &Tensor) -> Result<Tensor> {
+    Ok(((x + ROUNDING_MAGIC as f64)? - ROUNDING_MAGIC as f64)?)
+}
+
+/// Rows rounded to the run time's 7-bit activations.
+fn activations(x: &Tensor) -> Result<Tensor> {
+    let levels = ACTIVATION_MAX as f64;
+    let values = x.detach();
+    let min = values.min_keepdim(D::Minus1)?.minimum(0f64)?;
+    let max = values.max_keepdim(D::Minus1)?.maximum(0f64)?;
+    let range = (max - &min)?.maximum(1e-30f64)?;
+    let inverse = (range.recip()? * levels)?;
+    let scale = (range / levels)?;
+    let zero = round(&(min.neg()? * &inverse)?)?;
+    let rounded =
+        round(&values.broadcast_mul(&inverse)?)?.broadcast_add(&zero)?.clamp(0f64, levels)?;
+    straight_through(x, &rounded.broadcast_sub(&zero)?.broadcast_mul(&scale)?)
+}
+
+/// Rows rounded symmetrically to ±`limit`.
+fn symmetric(x: &Tensor, limit: i8) -> Result<Tensor> {
+    let limit = limit as f64;
+    let values = x.detach();
+    let scale = (values.abs()?.max_keepdim(D::Minus1)?.maximum(1e-30f64)? / limit)?;
+    let rounded = round(&values.broadcast_div(&scale)?)?.clamp(-limit, limit)?;
+    straight_through(x, &rounded.broadcast_mul(&scale)?)
+}

@@ -214,14 +214,12 @@ unsafe fn quantize_values<'a, L: Lanes>(
             }
             let inverse = L::load(lanes(inverses, c));
             for token in (0..tokens).step_by(2) {
-                let quantize = |token: usize| {
-                    // The partner of an odd last key; its weight is 0.
-                    let token = token.min(tokens - 1);
-                    L::load(lanes(row(token), c)).mul(inverse).round_plus(0)
-                };
+                // The partner of an odd last key does not matter; its weight is 0.
+                let partner = (token + 1).min(tokens - 1);
+                let first = L::load(lanes(row(token), c)).mul(inverse).round_plus(0);
+                let second = L::load(lanes(row(partner), c)).mul(inverse).round_plus(0);
                 let out = &mut values[token * head + 2 * c..][..2 * LANES];
-                let out = out.try_into().expect("two lanes of pairs");
-                L::store_pairs(quantize(token), quantize(token + 1), out);
+                L::store_pairs(first, second, out.try_into().expect("two lanes of pairs"));
             }
         }
     }

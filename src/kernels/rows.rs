@@ -120,18 +120,61 @@ unsafe fn gelu_tanh<L: Lanes>(x: L) -> L {
     }
 }
 
-/// Applies `f` in place and returns the range of the results with 0.
+/// What happens to a value before it is quantized. A trait and not a closure: closures do not take
+/// part in a function's instruction set, and what they call is then not inlined.
+trait Activate {
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn apply<L: Lanes>(x: L) -> L;
+}
+
+struct Identity;
+impl Activate for Identity {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(x: L) -> L {
+        x
+    }
+}
+
+struct Gelu;
+impl Activate for Gelu {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(x: L) -> L {
+        // SAFETY: the caller's.
+        unsafe { gelu(x) }
+    }
+}
+
+struct GeluTanh;
+impl Activate for GeluTanh {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(x: L) -> L {
+        // SAFETY: the caller's.
+        unsafe { gelu_tanh(x) }
+    }
+}
+
+struct Relu;
+impl Activate for Relu {
+    #[inline(always)]
+    unsafe fn apply<L: Lanes>(x: L) -> L {
+        // SAFETY: the caller's.
+        unsafe { x.max(L::splat(0.0)) }
+    }
+}
+
+/// Applies `A` in place and returns the range of the results with 0.
 ///
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
-unsafe fn activate<L: Lanes>(x: &mut [f32], f: impl Fn(L) -> L) -> (f32, f32) {
+unsafe fn activate<L: Lanes, A: Activate>(x: &mut [f32]) -> (f32, f32) {
     // SAFETY: the caller's.
     unsafe {
         let (mut low, mut high) = (L::splat(0.0), L::splat(0.0));
         for at in (0..x.len()).step_by(LANES) {
             let x = lanes_mut(x, at);
-            let y = f(L::load(x));
+            let y = A::apply(L::load(x));
             y.store(x);
             low = low.min(y);
             high = high.max(y);
@@ -158,10 +201,10 @@ pub(super) unsafe fn quantize_rows<L: Lanes>(
         // SAFETY: the caller's.
         unsafe {
             let (low, high) = match activation {
-                None => activate::<L>(x, |x| x),
-                Some(Activation::Gelu) => activate::<L>(x, |x| gelu(x)),
-                Some(Activation::GeluTanh) => activate::<L>(x, |x| gelu_tanh(x)),
-                Some(Activation::Relu) => activate::<L>(x, |x| x.max(L::splat(0.0))),
+                None => activate::<L, Identity>(x),
+                Some(Activation::Gelu) => activate::<L, Gelu>(x),
+                Some(Activation::GeluTanh) => activate::<L, GeluTanh>(x),
+                Some(Activation::Relu) => activate::<L, Relu>(x),
             };
             *scale = RowScale::from_range(low, high);
             let inverse = L::splat(scale.inverse);

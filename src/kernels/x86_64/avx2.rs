@@ -28,8 +28,10 @@ impl Tile for Avx2 {
             let mut sums = [[_mm256_setzero_si256(); 2]; R];
             for k in (0..panel.depth).step_by(8) {
                 let group = panel.data.add(k * LANES);
-                let w = |i: usize| _mm256_loadu_si256(group.add(32 * i).cast());
-                let (w00, w01, w10, w11) = (w(0), w(1), w(2), w(3));
+                let w00 = _mm256_loadu_si256(group.cast());
+                let w01 = _mm256_loadu_si256(group.add(32).cast());
+                let w10 = _mm256_loadu_si256(group.add(64).cast());
+                let w11 = _mm256_loadu_si256(group.add(96).cast());
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = a.data.add(r * a.stride + k).cast::<i32>();
                     let x0 = _mm256_set1_epi32(x.read_unaligned());
@@ -204,10 +206,11 @@ impl Lanes for Floats {
     unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
         unsafe {
             // The low halves of `a` and, shifted into the high halves, of `b`.
-            let join = |a, b| _mm256_blend_epi16::<0b10101010>(a, _mm256_slli_epi32::<16>(b));
+            let low = _mm256_blend_epi16::<0b10101010>(a.0, _mm256_slli_epi32::<16>(b.0));
+            let high = _mm256_blend_epi16::<0b10101010>(a.1, _mm256_slli_epi32::<16>(b.1));
             let to = to.as_mut_ptr().cast::<__m256i>();
-            _mm256_storeu_si256(to, join(a.0, b.0));
-            _mm256_storeu_si256(to.add(1), join(a.1, b.1));
+            _mm256_storeu_si256(to, low);
+            _mm256_storeu_si256(to.add(1), high);
         }
     }
 }

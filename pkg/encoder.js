@@ -25,6 +25,8 @@ export class SentenceEncoder {
   /** Set while lanes are being opened. */
   #opening;
   #disposed = false;
+  /** Whether the model may still be on its way into the cache. */
+  #keeping = false;
 
   constructor(key, request) {
     if (key !== MAKE) throw new MunjangError('input_invalid', 'Use loadEncoder() to make a SentenceEncoder.');
@@ -101,7 +103,7 @@ export class SentenceEncoder {
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#end(disposed());
+    this.#end(disposed(), this.#keeping);
   }
 
   [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
@@ -149,6 +151,7 @@ export class SentenceEncoder {
       if (this.#disposed) throw disposed();
       for (const lane of lanes) lane.setBusy(false);
       this.#lanes = lanes;
+      this.#keeping = loaded.keeping;
       this.#info ??= describe(loaded, this.#workers, worker, {
         worker: spawned - started, total: performance.now() - started });
     } catch (error) {
@@ -245,14 +248,14 @@ export class SentenceEncoder {
     );
   }
 
-  /** Ends all lanes and rejects all calls. */
-  #end(error) {
+  /** Ends all lanes, gently or at once, and rejects all calls. */
+  #end(error, settle = false) {
     const lanes = this.#lanes;
     this.#lanes = [];
     const calls = [...this.#active];
     this.#queue.length = 0;
     for (const job of calls) job.fail(error);
-    for (const lane of lanes) lane.close(error);
+    for (const lane of lanes) lane.close(error, settle);
   }
 
   #throwIfDisposed() {

@@ -2,6 +2,9 @@
 import { MunjangError, fromMessage } from './errors.js';
 import { createHost } from './hosts.js';
 
+/** The id of the last request of all. */
+const SETTLE = 0;
+
 export class Lane {
   /** Batches under way; set by whoever hands them out. */
   inFlight = 0;
@@ -50,17 +53,22 @@ export class Lane {
   /**
    * Ends the runtime; what is pending is rejected with `error`.
    * @param {unknown} error
+   * @param {boolean} [settle] let it finish keeping the model in the cache
    */
-  close(error) {
+  close(error, settle = false) {
     if (this.#closed) return;
     this.#closed = true;
-    this.#host?.terminate();
+    if (settle) this.#host.post({ id: SETTLE, op: 'settle' });
+    else this.#host?.terminate();
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
   }
 
   #receive({ id, result, error, fatal, progress }) {
-    if (this.#closed) return;
+    if (this.#closed) {
+      if (id === SETTLE) this.#host.terminate();
+      return;
+    }
     this.#answered = true;
     if (fatal) {
       this.#lose(error.message);

@@ -56,6 +56,7 @@ async function resolveSource(source, signal) {
  * @param {AbortSignal} [options.signal]
  * @param {(progress: { loaded: number, total: number | null }) => void} options.onProgress
  * @returns {Promise<{ encoder: any, source: 'network' | 'cache' | 'file', shared?: ArrayBuffer,
+ *   keeping?: Promise<void>, which is the writing to the cache,
  *   timings: { fetch: number, verify: number, model: number } }>}
  */
 export async function loadModel(wasm, given, { cache, share, signal, onProgress }) {
@@ -165,11 +166,12 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
   if (failure) throw failure;
   throwIfAborted(signal);
   const verified = performance.now();
-  if (kept) void writeCached(source.sha256, kept);
+  const keeping = kept && writeCached(source.sha256, kept);
   if (length !== null) onProgress({ loaded, total: length });
   return {
     encoder,
     shared,
+    keeping,
     timings: { fetch: received - started, model: ready - hashed, verify: hashed - received + (verified - ready) },
   };
 }

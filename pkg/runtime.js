@@ -15,6 +15,7 @@ const BUILDS = {
 export class Runtime {
   #encoder;
   #memory;
+  #keeping;
 
   /**
    * @param {object} request
@@ -56,13 +57,20 @@ export class Runtime {
       loaded = await loadModel(wasm, source, { cache, share, signal, onProgress });
     }
     this.#encoder = loaded.encoder;
+    this.#keeping = loaded.keeping;
     return {
       ...this.#encoder.info(),
       build,
       source: loaded.source,
+      keeping: loaded.keeping !== undefined,
       timings: { compile: compiled - started, instantiate: instantiated - compiled, ...loaded.timings },
       ...(share ? { shared: { module: (await wasm).module, bytes: loaded.shared } } : {}),
     };
+  }
+
+  /** Resolves when the model's way into the cache has ended. */
+  async settled() {
+    await this.#keeping;
   }
 
   /** @param {string[]} texts */

@@ -26,6 +26,8 @@ export function createService(post) {
         return [runtime.count(request.texts)];
       case 'memory':
         return [runtime.memory()];
+      case 'settle':
+        return [await runtime.settled()];
       case 'free':
         loading.abort();
         runtime.free();

@@ -56,6 +56,8 @@ const server = createServer(async (request, response) => {
     'content-length': found.size,
     // A rebuilt file must show at the next reload.
     'cache-control': 'no-cache',
+    // The page's service worker also keeps the package, which lies beside www/.
+    ...(found.file.endsWith('sw.js') && { 'service-worker-allowed': '/' }),
   });
   if (request.method === 'HEAD') return response.end();
   createReadStream(found.file).on('error', () => response.destroy()).pipe(response);

@@ -100,6 +100,14 @@ describe('loading', () => {
       assert.equal((await load(page)).info.source, 'cache', 'repaired');
     }));
 
+  test('dispose right after loading does not lose the copy', () =>
+    withPage(async (page) => {
+      await load(page);
+      await page.evaluate(() => encoder.dispose());
+      await waitForCache(page);
+      assert.equal((await load(page)).info.source, 'cache');
+    }));
+
   const failures = {
     '404': ['model_not_found', (response) => response.writeHead(404).end()],
     'an HTML page': ['not_a_model', (response) => response.setHeader('content-type', 'text/html').end('<!doctype html><title>app</title>')],

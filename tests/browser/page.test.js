@@ -1,7 +1,10 @@
 // The demo page in Chromium, as a stranger uses it.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { PKG, WWW } from './built.js';
 import { launch } from './chromium.js';
@@ -242,4 +245,40 @@ test('without a network after the first visit', () =>
     await open(page);
     assert.equal(await page.textContent('#fact-source'), '캐시');
     assert.equal((await read(page)).length, 4);
+  }));
+
+test('as ./build.sh demo serves it', async () => {
+  const server = spawn(process.execPath, [fileURLToPath(new URL('serve.mjs', WWW))], { env: { ...process.env, PORT: '0' } });
+  const context = await browser.newContext();
+  try {
+    const [line] = await once(server.stdout, 'data');
+    const [address] = String(line).match(/http:\/\/\S+/);
+    const page = await context.newPage();
+    await page.goto(address);
+    await page.waitForFunction(() => /\d/.test(document.querySelector('#fact-speed').textContent));
+    assert.equal((await read(page)).length, 4);
+    const scope = await page.evaluate(async () => (await navigator.serviceWorker.ready).scope);
+    assert.equal(new URL(scope).pathname, '/', 'the service worker may keep the package too');
+    await page.click('footer a[href="bench.html"]');
+    await page.waitForSelector('#start');
+  } finally {
+    await context.close();
+    server.kill();
+  }
+});
+
+test('the page to measure on gives a result to copy', () =>
+  withPage({ locale: 'en-US', permissions: ['clipboard-read', 'clipboard-write'] }, async (page) => {
+    await page.goto(`${site.origin}/bench.html`);
+    await page.click('#start');
+    await page.waitForSelector('#copy:not([disabled])', { timeout: 240_000 });
+    assert.equal(await page.locator('.results').count(), 3);
+    await page.click('#copy');
+    const report = JSON.parse(await page.evaluate(() => navigator.clipboard.readText()));
+    for (const build of ['relaxed', 'simd128']) {
+      assert.equal(report.builds[build].error, undefined);
+      for (const name of ['w1', 'w2', 'w3', 'w2 text']) assert.ok(report.builds[build].results[name].median > 0, `${build} ${name}`);
+    }
+    assert.equal(report.start.cache.source, 'cache');
+    assert.ok(Object.keys(report.bulk).length >= 1);
   }));

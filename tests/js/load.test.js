@@ -315,6 +315,27 @@ describe('with a cache', () => {
     });
   });
 
+  test('dispose right after loading does not lose the copy', async () => {
+    store.clear();
+    const { caches } = globalThis;
+    const { open } = caches;
+    // A slow disk.
+    caches.open = async () => {
+      const cache = await open();
+      return { ...cache, put: async (key, response) => { await new Promise((r) => setTimeout(r, 100)); await cache.put(key, response); } };
+    };
+    try {
+      await withServer(() => model, async (load) => {
+        assert.equal((await load()).info.source, 'network');
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        assert.equal(store.size, 1);
+      });
+    } finally {
+      caches.open = open;
+      store.clear();
+    }
+  });
+
   test('a damaged download is never cached and fetched only once', async () => {
     const damaged = model.slice();
     damaged[1000] ^= 1;

@@ -246,3 +246,103 @@ impl PairHead {
         Ok(inner.matmul(&self.out_weight.t()?)?.broadcast_add(&self.out_bias)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::golden::{Golden, assert_close, values};
+
+    /// Compares a loss of the fixture's inputs, and its gradients, with PyTorch's.
+    fn check(case: &str, inputs: &[&str], loss: impl Fn(&[Tensor]) -> Result<Tensor>) {
+        let golden = Golden::load();
+        let vars: Vec<Var> = inputs
+            .iter()
+            .map(|name| {
+                Var::from_tensor(golden.tensor(&format!("losses.{case}.{name}"))).expect("a tensor")
+            })
+            .collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let loss = loss(&tensors).expect("the fixture's shapes fit");
+        let expected = golden.values(&format!("losses.{case}.value"));
+        assert_close(case, &values(&loss), &expected, 1e-5, 0.0);
+        let gradients = loss.backward().expect("differentiable");
+        for (name, var) in inputs.iter().zip(&vars) {
+            let stored = format!("losses.{case}.grad.{name}");
+            if !golden.names().any(|name| name == stored) {
+                assert!(gradients.get(var).is_none(), "{case}: {name} should have no gradient");
+                continue;
+            }
+            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{case}: {name} has none"));
+            assert_close(&stored, &values(gradient), &golden.values(&stored), 1e-4, 0.0);
+        }
+    }
+
+    #[test]
+    fn losses_and_gradients_equal_pytorch() {
+        let scores = Golden::load().values("losses.scores");
+        check("simcse", &["a", "p", "n"], |x| {
+            supervised_simcse(&x[0], &x[1], Some(&x[2]), None, 0.05)
+        });
+        check("simcse_groups", &["a", "p"], |x| {
+            supervised_simcse(&x[0], &x[1], None, Some(&[4, 1, 4, 4, 0]), 0.1)
+        });
+        check("cosine_mse", &["a", "b"], |x| cosine_mse(&x[0], &x[1], &scores));
+        check("cosent", &["a", "b"], |x| cosent(&x[0], &x[1], &scores, 20.0));
+        check("token_state_mse", &["s", "t"], |x| token_state_mse(&x[0], &x[1]));
+        check("pooled_cosine", &["s", "t"], |x| pooled_cosine_distance(&x[0], &x[1]));
+        check("similarity_kl", &["s", "t"], |x| similarity_kl(&x[0], &x[1], 0.1));
+        check("binary_cross_entropy", &["x"], |x| binary_cross_entropy(&(&x[0] * 4.0)?, &scores));
+        check("cross_entropy", &["x"], |x| cross_entropy(&x[0], &[0, 2, 1, 1, 0, 2]));
+    }
+
+    #[test]
+    fn extreme_inputs_stay_finite() {
+        let device = &candle_core::Device::Cpu;
+        let zeros = Var::zeros((3, 4), DType::F32, device).expect("a tensor");
+        let ones = Tensor::ones((3, 4), DType::F32, device).expect("a tensor");
+        for loss in [
+            cosine_mse(&zeros, &ones, &[0.0, 0.5, 1.0]).expect("fits"),
+            cosent(&zeros, &ones, &[0.0, 0.5, 1.0], 20.0).expect("fits"),
+            supervised_simcse(&zeros, &ones, None, None, 0.01).expect("fits"),
+            similarity_kl(&zeros, &ones, 0.01).expect("fits"),
+        ] {
+            assert!(loss.to_scalar::<f32>().expect("a scalar").is_finite());
+            let gradients = loss.backward().expect("differentiable");
+            let gradient = values(gradients.get(&zeros).expect("a gradient"));
+            assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
+        }
+        let logits = Tensor::new(&[200.0f32, -200.0], device).expect("a tensor");
+        let loss = binary_cross_entropy(&logits, &[0.0, 1.0]).expect("fits");
+        assert_eq!(loss.to_scalar::<f32>().expect("a scalar"), 200.0);
+    }
+
+    #[test]
+    fn equal_scores_give_cosent_nothing_to_do() {
+        let x = Tensor::ones((3, 4), DType::F32, &candle_core::Device::Cpu).expect("a tensor");
+        let loss = cosent(&x, &x, &[0.5; 3], 20.0).expect("fits");
+        assert_eq!(loss.to_scalar::<f32>().expect("a scalar"), 0.0);
+    }
+
+    #[test]
+    fn bad_input_is_refused() {
+        let device = &candle_core::Device::Cpu;
+        let x = Tensor::ones((3, 4), DType::F32, device).expect("a tensor");
+        let y = Tensor::ones((2, 4), DType::F32, device).expect("a tensor");
+        for result in [
+            pair_cosine(&x, &y),
+            cosine_mse(&x, &x, &[0.0]),
+            cosent(&x, &x, &[0.0], 20.0),
+            token_state_mse(&x, &y),
+            similarity_kl(&x, &y, 0.1),
+            similarity_kl(&x.narrow(0, 0, 1).expect("a row"), &y, 0.1),
+            supervised_simcse(&x, &y, None, None, 0.1),
+            supervised_simcse(&x, &x, None, Some(&[1]), 0.1),
+            supervised_simcse(&x, &x, None, None, 0.0),
+            binary_cross_entropy(&x, &[1.0]),
+            cross_entropy(&x, &[0, 1]),
+            cross_entropy(&x, &[0, 1, 4]),
+        ] {
+            assert_eq!(result.expect_err("refused").code(), "input_invalid");
+        }
+    }
+}

@@ -32,7 +32,7 @@ impl Parameter {
 /// The weights of a model in a fixed order.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters {
-    pub(super) list: Vec<Parameter>,
+    pub(in crate::train) list: Vec<Parameter>,
 }
 
 impl Parameters {

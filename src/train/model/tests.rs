@@ -179,7 +179,7 @@ fn gradients_agree_with_differences_in_every_mode() {
                 .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
                 .expect("not empty");
             for at in [0, largest] {
-                let mut at_step = |step: f32| {
+                let at_step = |step: f32| {
                     let mut moved = before.clone();
                     moved[at] += step;
                     let moved = Tensor::from_vec(moved, parameter.var.dims(), &Device::Cpu);

@@ -79,14 +79,19 @@ ensure_wasm_target() {
   if [ -d "$sysroot/lib/rustlib/$TARGET/lib" ]; then
     return
   fi
-  if [ ! -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
+  # Asked once only: where rustup cannot download, it takes its time to find out.
+  if [ ! -f "$TOOLS/std-from-source" ]; then
     say "Adding the $TARGET target"
     if command -v rustup >/dev/null 2>&1 && rustup target add "$TARGET" >/dev/null 2>&1; then
       return
     fi
+  fi
+  if [ ! -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
     say "rustup cannot download it; building the standard library from Debian's rust-src instead"
     quiet std_sources_from_debian
   fi
+  mkdir -p "$TOOLS"
+  touch "$TOOLS/std-from-source"
   # build-std is not stable yet; this is the switch that lets a stable compiler use it.
   export RUSTC_BOOTSTRAP=1
   CARGO_WASM=(-Zbuild-std=std,panic_abort)
@@ -155,9 +160,15 @@ cargo_wasm() {
     ${CARGO_WASM[@]+"${CARGO_WASM[@]}"}
 }
 
+# Whether nothing that the WebAssembly build reads is newer than $1.
+wasm_is_fresh() {
+  [ -f "$1" ] && [ -z "$(find src Cargo.toml Cargo.lock build.sh \
+    \( -path src/train -o -path src/bin -o -path src/convert \) -prune -o -type f -newer "$1" -print -quit)" ]
+}
+
 wasm_build() {
   local build=$1 out="pkg/wasm/munjang_$1.wasm" raw="target/$1/$TARGET/release/munjang.wasm"
-  if [ -f "$out" ] && [ -z "$(find src Cargo.toml Cargo.lock build.sh -newer "$out" -print -quit)" ]; then
+  if wasm_is_fresh "$out"; then
     return
   fi
   say "Building WebAssembly: $build"
@@ -174,6 +185,9 @@ wasm_build() {
 }
 
 build_wasm() {
+  if wasm_is_fresh pkg/wasm/munjang_simd.wasm && wasm_is_fresh pkg/wasm/munjang_relaxed.wasm; then
+    return
+  fi
   ensure_wasm_target
   ensure_wasm_bindgen
   ensure_binaryen
@@ -187,13 +201,12 @@ command_wasm() { build_wasm; }
 
 # Puts what the package ships beside its code: wasm files and the default model.
 stage_package() {
+  need node "install Node.js 20 or newer"
   build_wasm
-  mkdir -p pkg/model
-  local file
-  file=$(node -p 'require("./models/manifest.json").file')
-  cmp -s models/manifest.json pkg/model/manifest.json || cp models/manifest.json pkg/model/
-  cmp -s "models/$file" "pkg/model/$file" || cp "models/$file" pkg/model/
-  find pkg/model -type f ! -name manifest.json ! -name "$file" -delete
+  if [ ! -f pkg/model/model.js ] ||
+    [ -n "$(find models LICENSE-* pkg/prepare.mjs -newer pkg/model/model.js -print -quit)" ]; then
+    quiet node pkg/prepare.mjs
+  fi
 }
 
 command_pkg() {
@@ -224,33 +237,42 @@ command_demo() {
 }
 
 command_test() {
-  ensure_wasm_target
   ensure_chromium
   ensure_test_packages
   say "Native tests"
   RUSTC_BOOTSTRAP='' cargo test --quiet --features train
+  ensure_wasm_target
+  ensure_wasm_bindgen
   say "candle stays out of the WebAssembly build"
-  if cargo tree --target "$TARGET" --no-default-features --edges normal | grep -q candle; then
-    fail "the WebAssembly build depends on candle"
-  fi
-  stage_package
+  test_dependencies
   test_wasm
+  stage_package
   say "Package and page tests"
   (cd tests && npm test)
+  say "All tests passed"
 }
 
-# The kernels' own tests, compiled to WebAssembly: plain SIMD in Node, relaxed SIMD in Chromium
-# (Node 20 does not know it).
+test_dependencies() {
+  local tree
+  tree=$(cargo tree --target "$TARGET" --no-default-features --edges normal)
+  grep -q '^munjang ' <<<"$tree" || fail "cargo tree printed something else than expected"
+  if grep candle <<<"$tree"; then
+    fail "the WebAssembly build depends on candle"
+  fi
+}
+
+# The kernels' own tests and the encoder's bits, compiled to WebAssembly: plain SIMD in Node,
+# relaxed SIMD in Chromium (Node 20 does not know it).
 test_wasm() {
   say "WebAssembly tests: plain SIMD in Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
-    cargo_wasm simd test --quiet --lib
+    cargo_wasm simd test --quiet --lib --test wasm
   say "WebAssembly tests: relaxed SIMD in Chromium"
   ensure_chromedriver
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
     WASM_BINDGEN_USE_BROWSER=1 CHROMEDRIVER="$CHROMEDRIVER" \
     WASM_BINDGEN_TEST_WEBDRIVER_JSON="$PWD/tests/webdriver.json" \
-    cargo_wasm relaxed test --quiet --lib
+    cargo_wasm relaxed test --quiet --lib --test wasm
 }
 
 ensure_chromedriver() {

@@ -30,7 +30,7 @@ fn shipped() -> Encoder {
 fn tokenizer(model: &FloatModel) -> Tokenizer {
     let config = &model.config;
     let max = config.max_position_embeddings;
-    Tokenizer::from_json(&model.tokenizer_json, &config.prefix, max).unwrap()
+    Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, max).unwrap()
 }
 
 fn assert_ids(name: &str, golden: &Golden, ids_of: impl Fn(&str) -> Vec<u32>) {

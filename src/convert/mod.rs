@@ -89,7 +89,7 @@ pub fn read_checkpoint(dir: &Path, options: &ConvertOptions) -> Result<FloatMode
     })?;
 
     let tokenizer_json = read_tokenizer(dir)?;
-    Tokenizer::from_json(&tokenizer_json, &config.prefix, max_position_embeddings)?
+    Tokenizer::from_bytes(&tokenizer_json, &config.prefix, max_position_embeddings)?
         .check_vocab_size(hf.vocab_size)?;
 
     let tensors = Tensors::read(dir)?;

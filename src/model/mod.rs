@@ -84,8 +84,11 @@ impl Encoder {
     pub fn with_kernels(bytes: impl Into<AlignedBytes>, kernels: &'static Kernels) -> Result<Self> {
         let file = ModelFile::parse(bytes.into())?;
         let config = &file.config;
-        let tokenizer =
-            Tokenizer::from_json(file.tokenizer(), &config.prefix, config.max_position_embeddings)?;
+        let tokenizer = Tokenizer::from_bytes(
+            file.tokenizer(),
+            &config.prefix,
+            config.max_position_embeddings,
+        )?;
         tokenizer.check_vocab_size(config.vocab_size)?;
         Ok(Encoder { file, tokenizer, kernels, scratch: Mutex::new(Vec::new()) })
     }

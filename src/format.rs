@@ -8,7 +8,7 @@
 //! | `layers.N.{attention,output}_norm.{weight,bias}`, `embedding_norm.{weight,bias}` | F32 | `[padded hidden]` |
 //! | `word_embeddings`, `position_embeddings` | I8 | `[rows, padded hidden]` |
 //! | `word_embeddings.scale`, `position_embeddings.scale` | F32 | `[rows]` |
-//! | `tokenizer` | U8 | `[bytes]`: a `tokenizer.json` |
+//! | `tokenizer` | U8 | `[bytes]`: a `tokenizer.json`, or its compact form ([`tokenizer::compact`](crate::tokenizer::compact)) |
 //!
 //! "Padded" means rounded up to a multiple of 16 with zeros; in `query_key_value` and in the inputs
 //! of `attention_output` every head is padded by itself. The header's `__metadata__` holds
@@ -145,7 +145,7 @@ impl ModelFile {
         self.bytes.as_slice().len()
     }
 
-    /// The `tokenizer.json`.
+    /// The `tokenizer.json` or its compact form.
     pub(crate) fn tokenizer(&self) -> &[u8] {
         &self.bytes.as_slice()[self.tokenizer.clone()]
     }
@@ -414,12 +414,8 @@ pub fn write(model: &FloatModel) -> Result<Vec<u8>> {
         config.max_position_embeddings,
         hidden,
     )?;
-    writer.push(
-        "tokenizer",
-        Dtype::U8,
-        vec![model.tokenizer_json.len()],
-        model.tokenizer_json.clone(),
-    );
+    let tokenizer = crate::tokenizer::compact(&model.tokenizer_json).into_owned();
+    writer.push("tokenizer", Dtype::U8, vec![tokenizer.len()], tokenizer);
     writer.finish(config)
 }
 

@@ -72,11 +72,11 @@ impl Compact {
         }
         let mut pieces = Vec::with_capacity(vocab.len());
         for (id, (text, score)) in vocab.into_iter().enumerate() {
-            if text.is_empty()
-                || text.len() > 255
-                || !score.is_finite()
-                || f64::from(score as f32) != score
-            {
+            // sentencepiece's scores are f32; JSON spells them as f64 and is read to the last bit
+            // but one.
+            let rounded = f64::from(score as f32);
+            let exact = score.is_finite() && (rounded - score).abs() <= 1e-14 * score.abs();
+            if text.is_empty() || text.len() > 255 || !exact {
                 return None;
             }
             pieces.push(Piece { text, score: score as f32, id: id as u32 });

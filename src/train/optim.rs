@@ -183,12 +183,13 @@ impl AdamW {
     /// `input_invalid` when a constant is out of range.
     pub fn new(config: AdamWConfig) -> Result<Self> {
         let in_unit = |x: f64| (0.0..1.0).contains(&x);
-        if !in_unit(config.beta1)
-            || !in_unit(config.beta2)
-            || config.eps <= 0.0
-            || !(config.weight_decay >= 0.0)
-            || config.max_grad_norm.is_some_and(|norm| !(norm > 0.0))
-        {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let valid = in_unit(config.beta1)
+            && in_unit(config.beta2)
+            && positive(config.eps)
+            && (config.weight_decay == 0.0 || positive(config.weight_decay))
+            && config.max_grad_norm.is_none_or(positive);
+        if !valid {
             return Err(Error::new(
                 ErrorKind::InputInvalid,
                 format!("AdamW: a constant is out of range in {config:?}"),

@@ -29,7 +29,7 @@ pub struct Attention<'a> {
 }
 
 /// Splits `x` after the given lengths.
-fn split<'a>(mut x: &'a mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&'a mut [f32]> {
+fn split(mut x: &mut [f32], lengths: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
     lengths
         .map(|length| {
             let (first, rest) = std::mem::take(&mut x).split_at_mut(length);

@@ -47,13 +47,9 @@ fn range(row: &[f32]) -> (f32, f32) {
         max[lane] = if x > max[lane] { x } else { max[lane] };
     };
     for block in blocks {
-        for lane in 0..16 {
-            take(lane, block[lane]);
-        }
+        block.iter().enumerate().for_each(|(lane, &x)| take(lane, x));
     }
-    for (lane, &x) in rest.iter().enumerate() {
-        take(lane, x);
-    }
+    rest.iter().enumerate().for_each(|(lane, &x)| take(lane, x));
     (min.into_iter().fold(0.0, f32::min), max.into_iter().fold(0.0, f32::max))
 }
 

@@ -252,6 +252,36 @@ command_test() {
   say "All tests passed"
 }
 
+# Measures the package against its peers; what this needs (their packages, models) goes to .tools/,
+# arguments go to benches/peers/run.mjs.
+command_bench() {
+  ensure_chromium
+  stage_package
+  local data="$TOOLS/bench" python="$TOOLS/venv/bin/python"
+  if [ ! -d benches/peers/node_modules ] || [ benches/peers/package-lock.json -nt benches/peers/node_modules ]; then
+    say "Installing the peers' JavaScript packages"
+    # Without their scripts, which download what a browser has no use for.
+    quiet npm ci --prefix benches/peers --ignore-scripts --no-audit --no-fund
+    touch benches/peers/node_modules
+  fi
+  if [ ! -f "$TOOLS/venv/ready" ] || [ benches/peers/requirements.txt -nt "$TOOLS/venv/ready" ]; then
+    need python3 "install Python 3.10 or newer"
+    say "Installing the peers' Python packages"
+    quiet python3 -m venv "$TOOLS/venv"
+    quiet "$python" -m pip install --quiet -r benches/peers/requirements.txt
+    touch "$TOOLS/venv/ready"
+  fi
+  if [ ! -f "$data/reference.json" ] || [ benches/peers/make_models.py -nt "$data/reference.json" ]; then
+    say "Making the models to compare"
+    quiet "$python" benches/peers/make_models.py "$data"
+  fi
+  say "Building the native encoder"
+  RUSTC_BOOTSTRAP='' quiet cargo build --release --bin munjang --example measure
+  quiet "${CARGO_TARGET_DIR:-target}/release/munjang" convert "$data/checkpoint" --output "$data/model.munjang"
+  say "Measuring (some minutes; leave the machine alone)"
+  node benches/peers/run.mjs "$data" "$@"
+}
+
 test_dependencies() {
   local tree
   tree=$(cargo tree --target "$TARGET" --no-default-features --edges normal)
@@ -289,10 +319,12 @@ usage() {
 ./build.sh test    run every test: native, WebAssembly, package, page
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
 ./build.sh wasm    build the two WebAssembly files only
+./build.sh bench   measure the package against its peers in Chromium (options: benches/peers/run.mjs)
 TEXT
 }
 
 case ${1:-} in
   wasm | pkg | demo | test) "command_$1" ;;
+  bench) command_bench "${@:2}" ;;
   *) usage; [ -z "${1:-}" ] ;;
 esac

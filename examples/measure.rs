@@ -1,0 +1,57 @@
+//! Times the encoder on given token ids, for comparison with other programs:
+//! `RAYON_NUM_THREADS=1 cargo run --release --example measure -- MODEL.munjang WORKLOADS.json`.
+//!
+//! The second file is `{"name": {"ids": [[…], …]}, …}`. Prints milliseconds of CPU time per run as
+//! JSON: medians of at least one second each. `benches/peers/` calls it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use munjang::Encoder;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Workload {
+    ids: Vec<Vec<u32>>,
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), AnyError> {
+    let mut args = std::env::args().skip(1);
+    let (Some(model), Some(workloads)) = (args.next(), args.next()) else {
+        return Err("usage: measure MODEL.munjang WORKLOADS.json".into());
+    };
+    let encoder = Encoder::from_bytes(std::fs::read(model)?)?;
+    let workloads: BTreeMap<String, Workload> = serde_json::from_slice(&std::fs::read(workloads)?)?;
+    let mut medians = BTreeMap::new();
+    for (name, workload) in &workloads {
+        encoder.encode_ids(&workload.ids)?;
+        let mut times = Vec::new();
+        let stop = Instant::now() + Duration::from_secs(1);
+        while times.len() < 3 || Instant::now() < stop {
+            let start = cpu_or_wall_ms();
+            encoder.encode_ids(&workload.ids)?;
+            times.push(cpu_or_wall_ms() - start);
+        }
+        times.sort_by(f64::total_cmp);
+        medians.insert(name, times[times.len() / 2]);
+    }
+    println!("{}", serde_json::to_string(&medians)?);
+    Ok(())
+}
+
+/// Milliseconds that the busiest thread of this process has run, by Linux's own counter;
+/// elsewhere the time since the start.
+fn cpu_or_wall_ms() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let busiest = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok())
+        .filter_map(|line| line.split(' ').next()?.parse::<f64>().ok())
+        .fold(0.0, f64::max);
+    if busiest > 0.0 {
+        return busiest / 1e6;
+    }
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_secs_f64() * 1e3
+}

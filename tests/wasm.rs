@@ -1,0 +1,88 @@
+//! One model, one set of bits: the encoder gives the same embeddings natively and in each
+//! WebAssembly build. `./build.sh test` runs this file in all three; the expected hash is the
+//! native, scalar one, so that no build is its own judge.
+
+mod common;
+
+use common::{Numbers, config, float_model};
+use munjang::kernels::{self, Kernels};
+use munjang::{Encoder, format};
+use sha2::{Digest, Sha256};
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// SHA-256 over the little-endian bytes of all embeddings below. It changes only with the
+/// quantizer, the kernels' definition or the fixture; say in the commit which it was.
+const EXPECTED: &str = "bf599113a7a95edc237c878f6ad47a7fa61d6297f30cc6c2e03ad0b3715f0d35";
+
+/// Two tables' worth of sentences: single tokens, around every block size, the longest.
+fn sentences(vocab_size: usize) -> Vec<Vec<u32>> {
+    let mut n = Numbers(7);
+    [1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 128, 255, 256, 257, 300]
+        .iter()
+        .map(|&len| n.ids(len, vocab_size))
+        .collect()
+}
+
+/// Texts through the tokenizer: empty, blank, unknown words, jamo, one that is cut off.
+fn texts() -> Vec<String> {
+    let long = (0..400).map(|i| format!("단어{} ", 3 + i % 90)).collect();
+    ["", " \t\n", "단어3", "단어4 단어99 모르는 말", "단어\u{0}5", "\u{1103}\u{1161}\u{11ab}어7"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([long])
+        .collect()
+}
+
+fn hash(kernels: &'static Kernels) -> String {
+    let config = config();
+    let ids = sentences(config.vocab_size);
+    let file = format::write(&float_model(config, 42)).unwrap();
+    let mut sha = Sha256::new();
+    sha.update(&file);
+    let encoder = Encoder::with_kernels(file, kernels).unwrap();
+    let mut add = |embeddings: Vec<f32>| {
+        assert!(embeddings.iter().any(|&x| x != 0.0));
+        for x in embeddings {
+            sha.update(x.to_le_bytes());
+        }
+    };
+    add(encoder.encode_ids(&ids).unwrap());
+    add(encoder.encode_batch(&texts()).unwrap().embeddings);
+    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_build_gives_the_same_bits() {
+    let tables = kernels::available();
+    assert!(tables.iter().any(|table| table.name == "scalar"));
+    for table in tables {
+        assert_eq!(hash(table), EXPECTED, "kernels {}", table.name);
+    }
+}
+
+/// The build that was asked for is the one that runs.
+#[cfg(target_arch = "wasm32")]
+#[test]
+fn the_fast_kernels_are_chosen() {
+    let expected = if cfg!(target_feature = "relaxed-simd") { "relaxed" } else { "simd128" };
+    assert_eq!(kernels::select().name, expected);
+}
+
+/// Alone or in a batch: the same bits.
+#[test]
+fn a_batch_changes_nothing() {
+    let config = config();
+    let ids = sentences(config.vocab_size);
+    let hidden = config.hidden_size;
+    let encoder = Encoder::from_bytes(format::write(&float_model(config, 42)).unwrap()).unwrap();
+    let together = encoder.encode_ids(&ids).unwrap();
+    for (ids, row) in ids.iter().zip(together.chunks_exact(hidden)) {
+        let alone = encoder.encode_ids(&[ids]).unwrap();
+        assert!(
+            alone.iter().zip(row).all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{} tokens",
+            ids.len()
+        );
+    }
+}

@@ -49,6 +49,7 @@ std_sources_from_debian() {
   release=$(rustc --version | cut -d' ' -f2)
   work=$(mktemp -d)
   # The mirror that this machine already uses, with the suite that has current compilers.
+  # shellcheck disable=SC2016 # apt's own placeholder
   origin=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
   [ -n "$origin" ] || return 1
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $origin trixie-backports main" \
@@ -66,7 +67,7 @@ std_sources_from_debian() {
   library=$(dirname "$(find "$work/src" -path '*library/std' -type d | head -n 1)")
   [ -d "$library/std" ] || return 1
   mkdir -p "$(rustc --print sysroot)/lib/rustlib/src/rust"
-  cp -r "$library" "$(rustc --print sysroot)/lib/rustlib/src/rust/"
+  cp -r "$library" "$(rustc --print sysroot)/lib/rustlib/src/rust/" || return 1
   rm -rf "$work"
 }
 
@@ -94,7 +95,7 @@ ensure_wasm_target() {
   touch "$TOOLS/std-from-source"
   # build-std is not stable yet; this is the switch that lets a stable compiler use it.
   export RUSTC_BOOTSTRAP=1
-  CARGO_WASM=(-Zbuild-std=std,panic_abort)
+  CARGO_WASM=('-Zbuild-std=std,panic_abort')
 }
 
 ensure_wasm_bindgen() {

@@ -50,7 +50,8 @@ std_sources_from_debian() {
   work=$(mktemp -d)
   # The mirror that this machine already uses, with the suite that has current compilers.
   # shellcheck disable=SC2016 # apt's own placeholder
-  origin=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
+  origin=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' |
+    awk '$1 !~ /security/ { print $2; exit }')
   [ -n "$origin" ] || return 1
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $origin trixie-backports main" \
     >"$work/sources.list"
@@ -64,8 +65,8 @@ std_sources_from_debian() {
   (cd "$work" && apt-get "${options[@]}" download "rust-src=$version" && dpkg -x rust-src_*.deb src) ||
     return 1
   local library
-  library=$(dirname "$(find "$work/src" -path '*library/std' -type d | head -n 1)")
-  [ -d "$library/std" ] || return 1
+  library="$work/src/usr/lib/rustlib/src/rust/library"
+  [ -f "$library/Cargo.lock" ] && [ -d "$library/std" ] || return 1
   mkdir -p "$(rustc --print sysroot)/lib/rustlib/src/rust"
   cp -r "$library" "$(rustc --print sysroot)/lib/rustlib/src/rust/" || return 1
   rm -rf "$work"
@@ -87,7 +88,7 @@ ensure_wasm_target() {
       return
     fi
   fi
-  if [ ! -d "$sysroot/lib/rustlib/src/rust/library/std" ]; then
+  if [ ! -f "$sysroot/lib/rustlib/src/rust/library/Cargo.lock" ]; then
     say "rustup cannot download it; building the standard library from Debian's rust-src instead"
     quiet std_sources_from_debian
   fi

@@ -1,4 +1,34 @@
-//! Korean sentence embeddings, computed where the text is.
+//! Korean sentence embeddings, computed where the text is: in a web page, in Node or natively.
+//!
+//! A model file goes in as bytes; text becomes unit vectors of `hidden_size` values, whose dot
+//! product is the cosine similarity:
+//!
+//! ```
+//! use munjang::{Encoder, search::similarity_matrix};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/munjang-ko-e5-3x384.munjang");
+//! let encoder = Encoder::from_bytes(std::fs::read(path)?)?;
+//! let encoded = encoder.encode_batch(&["비가 옵니다.", "밖에 비가 내려요.", "주가가 올랐다."])?;
+//!
+//! let n = encoder.config().hidden_size;
+//! assert_eq!(encoded.embeddings.len(), 3 * n);
+//! let scores = similarity_matrix(&encoded.embeddings, &encoded.embeddings, n);
+//! assert!(scores[1] > scores[2], "rain is more like rain than like shares");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An embedding is the same bits alone or in any batch, in every SIMD build and on every machine;
+//! [`quant`] and [`kernels`] say how. The way of the data is
+//! [`tokenizer`] → [`model`] (over [`kernels`]) → [`search`]; a model file is described in
+//! [`format`](mod@format) and made from a Hugging Face checkpoint by `convert` (feature `cli`) or
+//! by training (feature `train`, native only).
+//!
+//! # Features
+//! `cli` (default): the command line, checkpoint conversion and evaluation. `parallel` (in `cli`):
+//! batches over the threads of a rayon pool. `train`: the training recipe on candle. `cuda`:
+//! training on an NVIDIA GPU. For WebAssembly build with `--no-default-features`.
 
 #[cfg(all(feature = "train", target_arch = "wasm32"))]
 compile_error!("the `train` feature is native only: build for wasm32 with --no-default-features");

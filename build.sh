@@ -255,33 +255,34 @@ command_test() {
 }
 
 # Measures the package against its peers; what this needs (their packages, models) goes to .tools/,
-# arguments go to benches/peers/run.mjs.
+# arguments go to benches/web/run.mjs.
 command_bench() {
   ensure_chromium
+  ensure_binaryen
   stage_package
   local data="$TOOLS/bench" python="$TOOLS/venv/bin/python"
-  if [ ! -d benches/peers/node_modules ] || [ benches/peers/package-lock.json -nt benches/peers/node_modules ]; then
+  if [ ! -d benches/web/node_modules ] || [ benches/web/package-lock.json -nt benches/web/node_modules ]; then
     say "Installing the peers' JavaScript packages"
     # Without their scripts, which download what a browser has no use for.
-    quiet npm ci --prefix benches/peers --ignore-scripts --no-audit --no-fund
-    touch benches/peers/node_modules
+    quiet npm ci --prefix benches/web --ignore-scripts --no-audit --no-fund
+    touch benches/web/node_modules
   fi
-  if [ ! -f "$TOOLS/venv/ready" ] || [ benches/peers/requirements.txt -nt "$TOOLS/venv/ready" ]; then
+  if [ ! -f "$TOOLS/venv/ready" ] || [ benches/web/requirements.txt -nt "$TOOLS/venv/ready" ]; then
     need python3 "install Python 3.10 or newer"
     say "Installing the peers' Python packages"
     quiet python3 -m venv "$TOOLS/venv"
-    quiet "$python" -m pip install --quiet -r benches/peers/requirements.txt
+    quiet "$python" -m pip install --quiet -r benches/web/requirements.txt
     touch "$TOOLS/venv/ready"
   fi
-  if [ ! -f "$data/reference.json" ] || [ benches/peers/make_models.py -nt "$data/reference.json" ]; then
+  if [ ! -f "$data/reference.json" ] || [ benches/web/make_models.py -nt "$data/reference.json" ]; then
     say "Making the models to compare"
-    quiet "$python" benches/peers/make_models.py "$data"
+    quiet "$python" benches/web/make_models.py "$data"
   fi
   say "Building the native encoder"
   RUSTC_BOOTSTRAP='' quiet cargo build --release --bin munjang --example measure
   quiet "${CARGO_TARGET_DIR:-target}/release/munjang" convert "$data/checkpoint" --output "$data/model.munjang"
   say "Measuring (some minutes; leave the machine alone)"
-  node benches/peers/run.mjs "$data" "$@"
+  node benches/web/run.mjs "$data" "$@"
 }
 
 test_dependencies() {
@@ -321,7 +322,7 @@ usage() {
 ./build.sh test    run every test: native, WebAssembly, package, page
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
 ./build.sh wasm    build the two WebAssembly files only
-./build.sh bench   measure the package against its peers in Chromium (options: benches/peers/run.mjs)
+./build.sh bench   measure the package against its peers in Chromium (options: benches/web/run.mjs)
 TEXT
 }
 

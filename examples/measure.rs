@@ -2,7 +2,7 @@
 //! `RAYON_NUM_THREADS=1 cargo run --release --example measure -- MODEL.munjang WORKLOADS.json`.
 //!
 //! The second file is `{"name": {"ids": [[…], …]}, …}`. Prints milliseconds of CPU time per run as
-//! JSON: medians of at least one second each. `benches/peers/` calls it.
+//! JSON: medians of at least one second each. `benches/web/` calls it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -14,7 +14,7 @@ export async function timeNative({ root, data, rounds, note }) {
   const python = join(root, '.tools/venv/bin/python');
   const commands = [
     { name: 'munjang native', command: [ours, join(data, 'model.munjang'), join(data, 'workloads.json')] },
-    { name: NATIVE_PEER, command: [python, join(root, 'benches/peers/native.py'), data] },
+    { name: NATIVE_PEER, command: [python, join(root, 'benches/web/native.py'), data] },
   ].filter(({ command }) => existsSync(command[0]));
   if (commands.length === 0) return [];
   for (let round = 0; round < rounds; round++) {

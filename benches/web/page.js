@@ -59,6 +59,17 @@ globalThis.bench = {
     return performance.now() - started;
   },
 
+  /** Runs the bare inner loop of `bytes` n times; gives milliseconds. */
+  async peak(bytes, n) {
+    const { instance } = await WebAssembly.instantiate(new Uint8Array(bytes));
+    // So that the engine's better compiler is done with it.
+    instance.exports.run(n >> 2);
+    await new Promise((later) => setTimeout(later, 100));
+    const started = performance.now();
+    instance.exports.run(n);
+    return performance.now() - started;
+  },
+
   setBatch: (size) => encoder.setBatch?.(size),
   padded: () => Boolean(encoder.setBatch),
   memory: () => [...memories].reduce((sum, { buffer }) => sum + buffer.byteLength, 0),

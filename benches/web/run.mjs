@@ -1,6 +1,6 @@
 // Measures munjang against its peers in one run: `./build.sh bench` (which makes what this needs).
 //
-//   node benches/peers/run.mjs DATA [--rounds 7] [--only w1,w2] [--skip transformers.js]
+//   node benches/web/run.mjs DATA [--rounds 7] [--only w1,w2] [--skip transformers.js]
 //                                 [--module NAME=FILE.js] [--out FOLDER]
 //
 // DATA is the folder that make_models.py wrote, with model.munjang in it. Each contestant has a
@@ -19,6 +19,7 @@ import { chromium } from 'playwright-core';
 import { cpuByThread } from './cpu.mjs';
 import { serve } from './server.mjs';
 import { timeNative } from './native.mjs';
+import { MACS, assemble } from './peak.mjs';
 import { plot } from './plot.mjs';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -112,6 +113,29 @@ async function time(contestant, name, repeat) {
   return { wall, cpu: after.size ? busiest / repeat : wall };
 }
 
+/** GMAC/s of the bare inner loop of each build: the fastest of some tries. */
+async function measurePeaks(contestant) {
+  const wasmAs = join(ROOT, '.tools/node_modules/.bin/wasm-as');
+  if (!existsSync(wasmAs)) return {};
+  const peaks = {};
+  const runs = 400_000;
+  for (const [build, bytes] of Object.entries(assemble(wasmAs))) {
+    const times = [];
+    for (let i = 0; i < 5; i++) {
+      const pids = await contestant.renderers();
+      const before = cpuByThread(pids);
+      const wall = await contestant.page.evaluate(([...given]) => bench.peak(...given), [bytes, runs]);
+      const after = cpuByThread(pids);
+      const busiest = Math.max(...[...after].map(([thread, ms]) => ms - (before.get(thread) ?? 0)), 0);
+      // The busiest thread also did the quarter that warms up.
+      times.push(after.size ? busiest / 1.25 : wall);
+    }
+    peaks[build] = MACS * runs / Math.min(...times) / 1e6;
+  }
+  note(`inner loops alone: ${Object.entries(peaks).map(([build, peak]) => `${build} ${peak.toFixed(1)} GMAC/s`).join(', ')}`);
+  return peaks;
+}
+
 /** A padding engine's speed depends on how many sentences it gets at once; it gets its best. */
 async function chooseBatch(contestant) {
   const name = contestant.runs.find((run) => run.startsWith('w2'));
@@ -141,6 +165,7 @@ for (const contestant of CONTESTANTS) {
   if (await contestant.page.evaluate(() => bench.padded())) await chooseBatch(contestant);
 }
 
+const peaks = await measurePeaks(CONTESTANTS[0]);
 const names = ['w1', 'w2', 'w3', 'w2 text'].filter((name) => !args.only || args.only.split(',').includes(name));
 for (const name of names) {
   const running = CONTESTANTS.filter(({ runs }) => runs.includes(name));
@@ -205,12 +230,15 @@ const rows = CONTESTANTS.map((contestant) => {
       agreement: contestant.agreement[name],
     };
   }
+  // What is not built with relaxed SIMD is held against the products that it can use.
+  const peak = peaks[contestant.options.build ?? 'simd128'];
   const start = (kind) => contestant.starts?.[kind] && {
     ms: median(contestant.starts[kind].map(({ ms }) => ms)),
     timings: contestant.starts[kind].at(-1).timings,
   };
   return {
-    name: contestant.name, batch: contestant.batch, workloads: loads, cold_start: start('cold'), cached_start: start('cached'),
+    name: contestant.name, batch: contestant.batch, workloads: loads,
+    share_of_peak: loads.w2 && peak ? loads.w2.gmac_per_s / peak : undefined, cold_start: start('cold'), cached_start: start('cached'),
     code_brotli_bytes: codeSize(contestant), wasm_memory_bytes: contestant.memory,
   };
 });
@@ -219,7 +247,7 @@ const versions = Object.fromEntries(await Promise.all(['onnxruntime-web', '@hugg
   [name, JSON.parse(await readFile(join(HERE, 'node_modules', name, 'package.json'), 'utf8')).version])));
 const report = {
   when: new Date().toISOString(),
-  cpu: cpus()[0]?.model, cores: cpus().length, rounds: ROUNDS, versions,
+  cpu: cpus()[0]?.model, cores: cpus().length, rounds: ROUNDS, versions, peak_gmac_per_s: peaks,
   shape: Object.fromEntries(['num_hidden_layers', 'hidden_size', 'intermediate_size', 'vocab_size'].map((key) => [key, config[key]])),
   workloads: Object.fromEntries(Object.entries(workloads).map(([name, { ids: batch }]) =>
     [name, { sentences: batch.length, tokens: batch.reduce((sum, row) => sum + row.length, 0), gmac: gmac(batch) }])),
@@ -230,21 +258,21 @@ writeFileSync(join(OUT, 'results.json'), `${JSON.stringify(report, null, 2)}\n`)
 writeFileSync(join(OUT, 'results.svg'), plot(report, PEER));
 
 const head = ['', ...names.map((name) => `${name} ms`), ...names.filter((n) => n !== 'w2 text').map((name) => `${name} ×`),
-  'w2 GMAC/s', 'cold ms', 'cached ms', 'code MB', 'memory MB'];
+  'w2 GMAC/s', '% of peak', 'cold ms', 'cached ms', 'code MB', 'memory MB'];
 const figure = (value, digits) => (value === undefined || Number.isNaN(value) ? '–' : value.toFixed(digits));
 const ms = (value) => figure(value, value < 10 ? 2 : value < 100 ? 1 : 0);
 const lines = rows.map((row) => [
   row.name,
   ...names.map((name) => ms(row.workloads[name]?.cpu_ms)),
   ...names.filter((n) => n !== 'w2 text').map((name) => figure(row.workloads[name]?.speed_to_peer, 2)),
-  figure(row.workloads.w2?.gmac_per_s, 1), ms(row.cold_start?.ms), ms(row.cached_start?.ms),
+  figure(row.workloads.w2?.gmac_per_s, 1), figure(row.share_of_peak * 100, 0), ms(row.cold_start?.ms), ms(row.cached_start?.ms),
   figure(row.code_brotli_bytes / 1e6, 2), figure(row.wasm_memory_bytes / 1e6, 0),
 ]);
 lines.push(...native.map((row) => [
   row.name,
   ...names.map((name) => ms(row.workloads[name]?.cpu_ms)),
   ...names.filter((n) => n !== 'w2 text').map((name) => figure(row.workloads[name]?.speed_to_peer, 2)),
-  figure(row.workloads.w2 && gmac(workloads.w2.ids) / row.workloads.w2.cpu_ms * 1e3, 1), '–', '–', '–', '–',
+  figure(row.workloads.w2 && gmac(workloads.w2.ids) / row.workloads.w2.cpu_ms * 1e3, 1), '–', '–', '–', '–', '–',
 ]));
 const widths = head.map((_, i) => Math.max(...[head, ...lines].map((line) => line[i].length)));
 for (const line of [head, ...lines]) {

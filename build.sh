@@ -72,8 +72,9 @@ std_sources_from_debian() {
   rm -rf "$work"
 }
 
-# Sets CARGO_WASM to the arguments that make cargo build for WebAssembly.
+# Sets CARGO_WASM and WASM_ENV to the arguments and variables that make cargo build for WebAssembly.
 CARGO_WASM=()
+WASM_ENV=()
 ensure_wasm_target() {
   need rustc "install Rust from rustup"
   local sysroot
@@ -94,8 +95,9 @@ ensure_wasm_target() {
   fi
   mkdir -p "$TOOLS"
   touch "$TOOLS/std-from-source"
-  # build-std is not stable yet; this is the switch that lets a stable compiler use it.
-  export RUSTC_BOOTSTRAP=1
+  # build-std is not stable yet; this is the switch that lets a stable compiler use it. Only there:
+  # crates that ask for it would be built anew.
+  WASM_ENV=(RUSTC_BOOTSTRAP=1)
   CARGO_WASM=('-Zbuild-std=std,panic_abort')
 }
 
@@ -107,7 +109,7 @@ ensure_wasm_bindgen() {
     say "Installing wasm-bindgen $version (a few minutes, once)"
     # A debug build of the tool compiles in a third of the time and is fast enough.
     # Not --locked: the versions that it pins are not all to be had everywhere.
-    RUSTC_BOOTSTRAP='' quiet cargo install wasm-bindgen-cli --version "$version" --debug --root "$TOOLS"
+    quiet cargo install wasm-bindgen-cli --version "$version" --debug --root "$TOOLS"
   fi
 }
 
@@ -157,7 +159,8 @@ wasm_flags() {
 cargo_wasm() {
   local build=$1
   shift
-  RUSTFLAGS="$(wasm_flags "$build") --cfg getrandom_backend=\"wasm_js\"" \
+  env ${WASM_ENV[@]+"${WASM_ENV[@]}"} \
+    RUSTFLAGS="$(wasm_flags "$build") --cfg getrandom_backend=\"wasm_js\"" \
     CARGO_TARGET_DIR="target/$build" cargo "$@" --target "$TARGET" --no-default-features \
     ${CARGO_WASM[@]+"${CARGO_WASM[@]}"}
 }
@@ -242,7 +245,7 @@ command_test() {
   ensure_chromium
   ensure_test_packages
   say "Native tests"
-  RUSTC_BOOTSTRAP='' cargo test --quiet --features train
+  cargo test --quiet --features train
   ensure_wasm_target
   ensure_wasm_bindgen
   say "candle stays out of the WebAssembly build"
@@ -279,7 +282,7 @@ command_bench() {
     quiet "$python" benches/web/make_models.py "$data"
   fi
   say "Building the native encoder"
-  RUSTC_BOOTSTRAP='' quiet cargo build --release --bin munjang --example measure
+  quiet cargo build --release --bin munjang --example measure
   quiet "${CARGO_TARGET_DIR:-target}/release/munjang" convert "$data/checkpoint" --output "$data/model.munjang"
   say "Measuring (some minutes; leave the machine alone)"
   node benches/web/run.mjs "$data" "$@"

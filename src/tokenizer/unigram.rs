@@ -19,6 +19,8 @@ use crate::error::Result;
 const WORD_START: char = '▁';
 /// What an unknown character costs below the lowest score.
 const UNKNOWN_PENALTY: f64 = 10.0;
+/// Nothing leads to this place of a word.
+const UNREACHED: u32 = u32::MAX;
 /// No piece ends at this node.
 const NO_PIECE: u32 = u32::MAX;
 
@@ -87,14 +89,12 @@ impl Unigram {
             scores[piece.id as usize] = piece.score;
         }
         let lowest = scores.iter().copied().fold(f32::INFINITY, f32::min);
-        Some(Unigram {
-            steps,
-            added,
-            tree,
-            scores,
-            unknown_score: f64::from(lowest) - UNKNOWN_PENALTY,
-            unknown_id,
-        })
+        let unknown_score = f64::from(lowest) - UNKNOWN_PENALTY;
+        if unknown_score >= 0.0 {
+            // Two unknown characters could then beat a piece of both.
+            return None;
+        }
+        Some(Unigram { steps, added, tree, scores, unknown_score, unknown_id })
     }
 
     pub(super) fn vocab_size(&self) -> usize {
@@ -162,15 +162,29 @@ impl Unigram {
         if u32::try_from(word.len()).is_err() {
             return Err(invalid("a word of 4 GiB".into()));
         }
+        let word_at = ids.len();
+        // Places from `base` on; there all that lies before is decided and written to `ids`.
+        let mut base = 0;
         lattice.clear();
-        lattice.resize(word.len() + 1, Best { score: 0.0, start: NO_PIECE, id: 0 });
+        lattice.push(Best::unreached(0.0));
         let mut start = 0;
         while start < word.len() {
-            let score_here = lattice[start].score;
+            let score_here = lattice[start - base].score;
+            if start > base && start - base + 1 == lattice.len() {
+                // No piece spans this place, so every path comes by here. Deciding now keeps the
+                // lattice short in endless words.
+                self.trace(lattice, word_at, ids);
+                lattice.clear();
+                lattice.push(Best::unreached(score_here));
+                base = start;
+            }
             let mut reach = |end: usize, score: f64, id: u32| {
-                let best = &mut lattice[end];
-                if best.start == NO_PIECE || score > best.score {
-                    *best = Best { score, start: start as u32, id };
+                if end - base >= lattice.len() {
+                    lattice.resize(end - base + 1, Best::unreached(0.0));
+                }
+                let best = &mut lattice[end - base];
+                if best.start == UNREACHED || score > best.score {
+                    *best = Best { score, start: (start - base) as u32, id };
                 }
             };
             let mut first_char = 0;
@@ -194,25 +208,27 @@ impl Unigram {
             }
             start = first_char;
         }
+        self.trace(lattice, word_at, ids);
+        Ok(())
+    }
 
-        let first_id = ids.len();
-        let mut end = word.len();
+    /// Writes the pieces of the best path through all of `lattice`. Neighbouring unknown characters
+    /// of a word, which began at `word_at` in `ids`, become one token.
+    fn trace(&self, lattice: &[Best], word_at: usize, ids: &mut Vec<u32>) {
+        let part_at = ids.len();
+        let mut end = lattice.len() - 1;
         while end > 0 {
             let Best { start, id, .. } = lattice[end];
-            let mut start = start as usize;
-            if id == self.unknown_id {
-                // Neighbouring unknown characters become one token.
-                while start > 0 && lattice[start].id == self.unknown_id {
-                    start = lattice[start].start as usize;
-                }
-                ids.push(self.tree.find(&word[start..end]).unwrap_or(self.unknown_id));
-            } else {
+            if id != self.unknown_id || ids.len() == part_at || ids[ids.len() - 1] != id {
                 ids.push(id);
             }
-            end = start;
+            end = start as usize;
         }
-        ids[first_id..].reverse();
-        Ok(())
+        ids[part_at..].reverse();
+        let both_unknown = |pair: &[u32]| pair == [self.unknown_id, self.unknown_id];
+        if part_at > word_at && ids.get(part_at - 1..=part_at).is_some_and(both_unknown) {
+            ids.remove(part_at);
+        }
     }
 
     fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -282,9 +298,15 @@ impl Unigram {
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
-    /// Where its last piece begins; [`NO_PIECE`] if nothing reaches the place.
+    /// Where its last piece begins, or [`UNREACHED`].
     start: u32,
     id: u32,
+}
+
+impl Best {
+    fn unreached(score: f64) -> Self {
+        Best { score, start: UNREACHED, id: 0 }
+    }
 }
 
 /// The pieces as a tree of characters. Nodes are numbered level by level, so that the children of

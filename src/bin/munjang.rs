@@ -37,6 +37,9 @@ enum Command {
     Eval(EvalCommand),
     /// Describe a model file
     Info(InfoArgs),
+    /// Train a model as a recipe says
+    #[cfg(feature = "train")]
+    Train(munjang::train::cli::TrainArgs),
 }
 
 #[derive(Args)]
@@ -153,6 +156,8 @@ fn main() -> ExitCode {
         Command::Search(args) => run_search(args),
         Command::Eval(EvalCommand::Sts(args)) => run_sts(args),
         Command::Info(args) => run_info(args),
+        #[cfg(feature = "train")]
+        Command::Train(args) => munjang::train::cli::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

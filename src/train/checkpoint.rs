@@ -1,0 +1,289 @@
+//! Files of a run, each written whole or not at all: models in 32-bit floats and the state of a
+//! running stage.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+
+/// Writes `bytes` under another name, flushes them to the disk and renames: after a crash or on a
+/// full disk the old file is still there.
+///
+/// # Errors
+/// [`ErrorKind::Io`], naming the file.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|source| {
+        // Half a file is of no use to anyone, least of all on a full disk.
+        let _ = std::fs::remove_file(&partial);
+        Error::io(format!("cannot write {}", path.display()), source)
+    })
+}
+
+struct Raw<'a> {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+impl View for &Raw<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn serialize(
+    raws: &BTreeMap<String, Raw<'_>>,
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>> {
+    safetensors::serialize(raws.iter().map(|(name, raw)| (name.as_str(), raw)), Some(metadata))
+        .map_err(|source| {
+            Error::new(ErrorKind::WeightsMalformed, format!("cannot serialize tensors: {source}"))
+        })
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|source| Error::io(format!("cannot read {}", path.display()), source))
+}
+
+fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::WeightsMalformed,
+        format!("{} is damaged ({what}); delete it to begin its stage anew", path.display()),
+    )
+}
+
+/// Tensors and notes of a running stage.
+pub struct Checkpoint {
+    /// By name, on the CPU.
+    pub tensors: HashMap<String, Tensor>,
+    /// Step, time and what else is text.
+    pub notes: HashMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Writes it atomically.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] (a full disk, say); an older checkpoint stays.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut raws = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+            let (dtype, bytes): (Dtype, Vec<u8>) = match tensor.dtype() {
+                DType::I64 => (Dtype::I64, bytemuck::cast_slice(&flat.to_vec1::<i64>()?).to_vec()),
+                _ => (
+                    Dtype::F32,
+                    bytemuck::cast_slice(&flat.to_dtype(DType::F32)?.to_vec1::<f32>()?).to_vec(),
+                ),
+            };
+            let shape = tensor.dims().to_vec();
+            raws.insert(name.clone(), Raw { dtype, shape, bytes: Cow::Owned(bytes) });
+        }
+        write_atomically(path, &serialize(&raws, self.notes.clone())?)
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]; [`ErrorKind::WeightsMalformed`] if it is damaged.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = read(path)?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|source| damaged(path, source))?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|source| damaged(path, source))?;
+        let mut tensors = HashMap::new();
+        for (name, view) in file.iter() {
+            let shape = view.shape();
+            let tensor = match view.dtype() {
+                Dtype::F32 => Tensor::from_vec(floats(view.data()), shape, &Device::Cpu)?,
+                Dtype::I64 => Tensor::from_vec(
+                    view.data().as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
+                    shape,
+                    &Device::Cpu,
+                )?,
+                other => return Err(damaged(path, format!("{name} has type {other:?}"))),
+            };
+            tensors.insert(name.to_owned(), tensor);
+        }
+        let notes = metadata.metadata().clone().unwrap_or_default();
+        Ok(Checkpoint { tensors, notes })
+    }
+
+    /// The number called `name` in the notes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WeightsMalformed`] if it is missing.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
+        self.notes.get(name).and_then(|text| text.parse().ok()).ok_or_else(|| {
+            Error::new(ErrorKind::WeightsMalformed, format!("the checkpoint lacks {name}"))
+        })
+    }
+}
+
+/// Every matrix and vector of a model under its name, in a fixed order.
+fn parts(model: &FloatModel) -> Vec<(String, Vec<usize>, &[f32])> {
+    let mut parts: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
+    parts.push((
+        "embeddings.word".into(),
+        vec![model.word_embeddings.rows, model.word_embeddings.cols],
+        &model.word_embeddings.data,
+    ));
+    parts.push((
+        "embeddings.position".into(),
+        vec![model.position_embeddings.rows, model.position_embeddings.cols],
+        &model.position_embeddings.data,
+    ));
+    push_norm(&mut parts, "embeddings.norm", &model.embedding_norm);
+    for (index, layer) in model.layers.iter().enumerate() {
+        let at = |name: &str| format!("layers.{index}.{name}");
+        push_linear(&mut parts, &at("query"), &layer.query);
+        push_linear(&mut parts, &at("key"), &layer.key);
+        push_linear(&mut parts, &at("value"), &layer.value);
+        push_linear(&mut parts, &at("attention_output"), &layer.attention_output);
+        push_norm(&mut parts, &at("attention_norm"), &layer.attention_norm);
+        push_linear(&mut parts, &at("intermediate"), &layer.intermediate);
+        push_linear(&mut parts, &at("output"), &layer.output);
+        push_norm(&mut parts, &at("output_norm"), &layer.output_norm);
+    }
+    parts
+}
+
+fn push_linear<'a>(
+    parts: &mut Vec<(String, Vec<usize>, &'a [f32])>,
+    name: &str,
+    linear: &'a Linear,
+) {
+    let weight = &linear.weight;
+    parts.push((format!("{name}.weight"), vec![weight.rows, weight.cols], &weight.data));
+    parts.push((format!("{name}.bias"), vec![linear.bias.len()], &linear.bias));
+}
+
+fn push_norm<'a>(
+    parts: &mut Vec<(String, Vec<usize>, &'a [f32])>,
+    name: &str,
+    norm: &'a LayerNorm,
+) {
+    parts.push((format!("{name}.weight"), vec![norm.weight.len()], &norm.weight));
+    parts.push((format!("{name}.bias"), vec![norm.bias.len()], &norm.bias));
+}
+
+/// Writes a model in 32-bit floats (safetensors, the config in its metadata, the tokenizer in it).
+///
+/// # Errors
+/// [`ErrorKind::Io`], naming the file.
+pub fn write_float_model(path: &Path, model: &FloatModel) -> Result<()> {
+    let mut raws = BTreeMap::new();
+    for (name, shape, values) in parts(model) {
+        let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
+        raws.insert(name, Raw { dtype: Dtype::F32, shape, bytes });
+    }
+    raws.insert(
+        "tokenizer".into(),
+        Raw {
+            dtype: Dtype::U8,
+            shape: vec![model.tokenizer_json.len()],
+            bytes: Cow::Borrowed(&model.tokenizer_json),
+        },
+    );
+    let config = serde_json::to_string(&model.config).expect("a config becomes JSON");
+    let metadata = HashMap::from([
+        ("format".to_owned(), "munjang float model".to_owned()),
+        ("config".to_owned(), config),
+    ]);
+    write_atomically(path, &serialize(&raws, metadata)?)
+}
+
+/// Reads what [`write_float_model`] wrote.
+///
+/// # Errors
+/// [`ErrorKind::Io`]; [`ErrorKind::WeightsMalformed`] if it is damaged.
+pub fn read_float_model(path: &Path) -> Result<FloatModel> {
+    let bytes = read(path)?;
+    let (_, metadata) =
+        SafeTensors::read_metadata(&bytes).map_err(|source| damaged(path, source))?;
+    let config: crate::config::ModelConfig = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| serde_json::from_str(metadata.get("config")?).ok())
+        .ok_or_else(|| damaged(path, "it has no config"))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|source| damaged(path, source))?;
+    let view = |name: &str| file.tensor(name).map_err(|source| damaged(path, source));
+    let vector = |name: &str| -> Result<Vec<f32>> {
+        let view = view(name)?;
+        if view.dtype() != Dtype::F32 {
+            return Err(damaged(path, format!("{name} is not f32")));
+        }
+        Ok(floats(view.data()))
+    };
+    let matrix = |name: &str| -> Result<Matrix> {
+        let shape = view(name)?.shape().to_vec();
+        match shape[..] {
+            [rows, cols] => Ok(Matrix { rows, cols, data: vector(name)? }),
+            _ => Err(damaged(path, format!("{name} is not a matrix"))),
+        }
+    };
+    let linear = |name: &str| -> Result<Linear> {
+        Ok(Linear {
+            weight: matrix(&format!("{name}.weight"))?,
+            bias: vector(&format!("{name}.bias"))?,
+        })
+    };
+    let norm = |name: &str| -> Result<LayerNorm> {
+        Ok(LayerNorm {
+            weight: vector(&format!("{name}.weight"))?,
+            bias: vector(&format!("{name}.bias"))?,
+        })
+    };
+    let layers = (0..config.num_hidden_layers)
+        .map(|index| {
+            let at = |name: &str| format!("layers.{index}.{name}");
+            Ok(Layer {
+                query: linear(&at("query"))?,
+                key: linear(&at("key"))?,
+                value: linear(&at("value"))?,
+                attention_output: linear(&at("attention_output"))?,
+                attention_norm: norm(&at("attention_norm"))?,
+                intermediate: linear(&at("intermediate"))?,
+                output: linear(&at("output"))?,
+                output_norm: norm(&at("output_norm"))?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(FloatModel {
+        tokenizer_json: view("tokenizer")?.data().to_vec(),
+        word_embeddings: matrix("embeddings.word")?,
+        position_embeddings: matrix("embeddings.position")?,
+        embedding_norm: norm("embeddings.norm")?,
+        config,
+        layers,
+    })
+}

@@ -1,0 +1,167 @@
+//! `munjang train`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use candle_core::Device;
+use clap::Args;
+
+use super::data::{EvalSentences, Rows};
+use super::model::{BertModel, ForwardOptions, TokenBatch};
+use super::recipe::{Recipe, Slot, Stage, StageKind};
+use super::stages::{Run, minutes};
+use crate::convert::{ConvertOptions, read_checkpoint};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Arguments of `munjang train`.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// The recipe, such as recipes/ko-small.toml
+    recipe: PathBuf,
+    /// Folder of the data files that the recipe names
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Checkpoint folder of the teacher (Hugging Face layout)
+    #[arg(long, value_name = "DIR")]
+    teacher: PathBuf,
+    /// Checkpoint folder of the student, for recipes that do not make it from the teacher
+    #[arg(long, value_name = "DIR")]
+    student: Option<PathBuf>,
+    /// Folder for models, checkpoints, metrics and curves; a run that was stopped goes on there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Run only this stage, on what the stages before it left
+    #[arg(long, value_name = "STAGE")]
+    only: Option<String>,
+    /// Print what would be done, from which data and in about what time
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs `munjang train`.
+///
+/// # Errors
+/// Whatever stops the run, with what to do about it.
+pub fn run(args: TrainArgs) -> Result<()> {
+    let recipe = Recipe::read(&args.recipe)?;
+    for (option, folder) in [("--data", &args.data), ("--teacher", &args.teacher)] {
+        if !folder.is_dir() {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!("{option} {}: no such folder", folder.display()),
+            ));
+        }
+    }
+    let run = Run {
+        recipe,
+        data: args.data,
+        teacher: args.teacher,
+        student: args.student,
+        out: args.out,
+        device: device()?,
+    };
+    if args.dry_run { dry_run(&run) } else { run.run(args.only.as_deref()) }
+}
+
+fn device() -> Result<Device> {
+    if cfg!(feature = "cuda") {
+        return Ok(Device::cuda_if_available(0)?);
+    }
+    Ok(Device::Cpu)
+}
+
+/// Counts, parameters and times.
+fn dry_run(run: &Run) -> Result<()> {
+    let recipe = &run.recipe;
+    let evaluation = EvalSentences::read(recipe, &run.data)?;
+    println!("recipe {}, seed {}\n", recipe.name, recipe.seed);
+    println!(
+        "{:20} {:>9} {:>9} {:>9} {:>9}  licence",
+        "data", "rows", "filtered", "leaked", "limited"
+    );
+    let used: BTreeSet<&String> = recipe.stages.iter().flat_map(|stage| &stage.data).collect();
+    let mut sizes = std::collections::HashMap::new();
+    for name in used {
+        let rows = Rows::read(recipe, std::slice::from_ref(name), &run.data, &evaluation)?;
+        let (_, count) = rows.counts[0];
+        println!(
+            "{name:20} {:>9} {:>9} {:>9} {:>9}  {}",
+            count.kept, count.filtered, count.leaked, count.beyond_limit, recipe.data[name].license
+        );
+        sizes.insert(name.clone(), (count.kept, tokens(&rows)));
+    }
+
+    let options = ConvertOptions { pooling: recipe.teacher.pooling, ..ConvertOptions::default() };
+    let float = read_checkpoint(&run.teacher, &options)?;
+    let config = float.config.clone();
+    let teacher_layers = config.num_hidden_layers;
+    let mut layers = [teacher_layers, teacher_layers];
+    if let Some(folder) = &run.student {
+        layers[1] = read_checkpoint(folder, &ConvertOptions::default())?.config.num_hidden_layers;
+    }
+    let bert = BertModel::from_float_model(&float, &run.device)?;
+    println!("\nteacher: {} parameters, {teacher_layers} layers", bert.parameters().count().0);
+    // Seconds for one token through one layer, forward.
+    let batch = TokenBatch::new(&vec![vec![0u32; 16.min(config.max_position_embeddings)]; 32])?;
+    bert.forward(&batch, &ForwardOptions::default())?;
+    let begin = Instant::now();
+    bert.forward(&batch, &ForwardOptions::default())?;
+    let unit = begin.elapsed().as_secs_f64() / (batch.num_tokens() * teacher_layers) as f64;
+
+    println!("\n{:18} {:18} {:>9} {:>7} {:>12}", "stage", "what", "examples", "steps", "about");
+    let mut total = 0.0;
+    for stage in &recipe.stages {
+        if stage.kind == StageKind::PickLayers {
+            layers[1] = stage.layers.len();
+        }
+        let examples: usize = stage.data.iter().map(|name| sizes[name].0).sum();
+        let seconds = seconds(stage, layers, unit, &sizes);
+        total += seconds;
+        let what = format!("{:?} {}", stage.kind, stage.model.name()).to_lowercase();
+        println!(
+            "{:18} {what:18} {examples:>9} {:>7} {:>12}",
+            stage.name,
+            stage.steps,
+            minutes(seconds)
+        );
+    }
+    println!("\nabout {} on this machine as busy as it is now", minutes(total));
+    Ok(())
+}
+
+/// Mean tokens of a row, all its texts together, from the number of characters.
+fn tokens(rows: &Rows) -> f64 {
+    let chars: usize =
+        rows.rows.iter().flat_map(|row| &row.texts).map(|text| text.chars().count()).sum();
+    // Korean has about two characters a token; two special tokens each.
+    let texts: usize = rows.rows.iter().map(|row| row.texts.len()).sum();
+    (chars as f64 / 2.0 + 2.0 * texts as f64) / rows.rows.len() as f64
+}
+
+fn seconds(
+    stage: &Stage,
+    layers: [usize; 2],
+    unit: f64,
+    sizes: &std::collections::HashMap<String, (usize, f64)>,
+) -> f64 {
+    if !stage.kind.trains() {
+        return 0.0;
+    }
+    let (mut rows, mut sum) = (0usize, 0.0);
+    for name in &stage.data {
+        let (count, mean) = sizes[name];
+        rows += count;
+        sum += count as f64 * mean;
+    }
+    let own = layers[(stage.model == Slot::Student) as usize] as f64;
+    let trained = own - stage.freeze_layers as f64;
+    // A backward pass costs two forward passes.
+    let mut passes = own + 2.0 * trained;
+    if stage.kind == StageKind::Distill {
+        passes += layers[0] as f64;
+    }
+    let per_step = stage.batch as f64 * sum / rows.max(1) as f64 * passes * unit;
+    let seconds = per_step * stage.steps as f64;
+    stage.minutes.map_or(seconds, |minutes| seconds.min(60.0 * minutes))
+}

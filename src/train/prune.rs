@@ -1,0 +1,206 @@
+//! Changes of whole models between training stages: fewer layers, fewer pieces, no mean.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::model::{BertModel, ForwardOptions, TokenBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::tokenizer::Tokenizer;
+use crate::weights::{FloatModel, Matrix};
+
+/// A model of some of the layers of `model`.
+///
+/// # Errors
+/// [`ErrorKind::InputInvalid`] if the list is empty, not rising, or names a layer that is not there.
+pub fn pick_layers(model: &FloatModel, layers: &[usize]) -> Result<FloatModel> {
+    let rising = layers.windows(2).all(|pair| pair[0] < pair[1]);
+    if layers.is_empty() || !rising || layers.iter().any(|&layer| layer >= model.layers.len()) {
+        return Err(Error::new(
+            ErrorKind::InputInvalid,
+            format!("layers are {layers:?}; expected rising numbers below {}", model.layers.len()),
+        ));
+    }
+    let mut picked = model.clone();
+    picked.layers = layers.iter().map(|&layer| model.layers[layer].clone()).collect();
+    picked.config.num_hidden_layers = layers.len();
+    Ok(picked)
+}
+
+/// Moves the mean of the sentence vectors of `sentences` (token ids) to zero, by the bias of the
+/// last layer normalization: every token state moves by the same vector, and so does every pooled
+/// one. Returns the length of the mean and the root mean square length of the vectors before.
+///
+/// # Errors
+/// When a forward pass fails.
+pub fn center(
+    model: &mut FloatModel,
+    bert: &BertModel,
+    sentences: &[&[u32]],
+) -> Result<(f64, f64)> {
+    const BATCH: usize = 64;
+    let hidden = model.config.hidden_size;
+    let mut mean = vec![0.0f64; hidden];
+    let mut squares = 0.0f64;
+    for chunk in sentences.chunks(BATCH) {
+        let output = bert.forward(&TokenBatch::new(chunk)?, &ForwardOptions::default())?;
+        for row in output.pooled.to_vec2::<f32>()? {
+            mean.iter_mut().zip(&row).for_each(|(mean, &x)| *mean += f64::from(x));
+            squares += row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+        }
+    }
+    let n = sentences.len().max(1) as f64;
+    mean.iter_mut().for_each(|mean| *mean /= n);
+    let bias = match model.layers.last_mut() {
+        Some(layer) => &mut layer.output_norm.bias,
+        None => &mut model.embedding_norm.bias,
+    };
+    bias.iter_mut().zip(&mean).for_each(|(bias, mean)| *bias -= *mean as f32);
+    Ok((mean.iter().map(|x| x * x).sum::<f64>().sqrt(), (squares / n).sqrt()))
+}
+
+/// Keeps `size` pieces of the vocabulary: special ones, single characters, and of the rest those
+/// that `texts` use most. Tokenizer and embedding rows are renumbered.
+///
+/// # Errors
+/// [`ErrorKind::TokenizerInvalid`] for tokenizers other than Unigram and WordPiece (a BPE piece
+/// cannot go without the merges that lead through it).
+pub fn prune_vocabulary<'a>(
+    model: &FloatModel,
+    prefixes: &[&str],
+    texts: impl IntoIterator<Item = &'a str>,
+    size: usize,
+) -> Result<FloatModel> {
+    let invalid = |what: &str| {
+        Error::new(ErrorKind::TokenizerInvalid, format!("cannot prune the vocabulary: {what}"))
+    };
+    let mut json: Value = serde_json::from_slice(&model.tokenizer_json)
+        .map_err(|source| invalid("tokenizer.json is not JSON").with_source(source))?;
+    let pieces =
+        pieces(&json).ok_or_else(|| invalid("expected a Unigram or WordPiece tokenizer"))?;
+    let tokenizer =
+        Tokenizer::from_bytes(&model.tokenizer_json, "", model.config.max_position_embeddings)?;
+    let texts: Vec<&str> = texts.into_iter().collect();
+    let empty = || vec![0u64; model.config.vocab_size];
+    let uses = texts
+        .par_chunks(4096)
+        .map(|texts| {
+            let mut uses = empty();
+            for text in texts {
+                for id in tokenizer.encode(text)?.ids {
+                    uses[id as usize] += 1;
+                }
+            }
+            Ok::<_, Error>(uses)
+        })
+        .try_reduce(empty, |mut all, uses| {
+            all.iter_mut().zip(uses).for_each(|(all, uses)| *all += uses);
+            Ok(all)
+        })?;
+    let mut keep: HashSet<u32> = HashSet::new();
+    for prefix in prefixes {
+        keep.extend(tokenizer.encode(prefix)?.ids);
+    }
+    keep.extend(tokenizer.encode("")?.ids);
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    keep.extend(added.filter_map(|token| token["id"].as_u64()).map(|id| id as u32));
+    keep.extend(json["model"]["unk_id"].as_u64().map(|id| id as u32));
+    if let Some(unknown) = json["model"]["unk_token"].as_str() {
+        keep.extend(pieces.iter().filter(|(_, piece)| piece == unknown).map(|(id, _)| *id));
+    }
+    // Any character that could be written before can be written still.
+    let single = |piece: &str| {
+        let bare = piece.trim_start_matches("##").trim_start_matches('▁');
+        bare.chars().count() <= 1
+    };
+    keep.extend(pieces.iter().filter(|(_, piece)| single(piece)).map(|(id, _)| *id));
+    let mut others: Vec<u32> =
+        pieces.iter().map(|(id, _)| *id).filter(|id| !keep.contains(id)).collect();
+    others.sort_by_key(|&id| (std::cmp::Reverse(uses[id as usize]), id));
+    let room = size.saturating_sub(keep.len());
+    keep.extend(others.into_iter().take(room));
+    let mut kept: Vec<u32> = keep.into_iter().collect();
+    kept.sort_unstable();
+
+    let new_of = |old: u64| kept.binary_search(&(old as u32)).ok();
+    match &mut json["model"]["vocab"] {
+        Value::Array(vocab) => {
+            let mut id = 0u64;
+            vocab.retain(|_| {
+                id += 1;
+                new_of(id - 1).is_some()
+            });
+        }
+        Value::Object(vocab) => {
+            vocab.retain(|_, id| id.as_u64().is_some_and(|id| new_of(id).is_some()));
+            for id in vocab.values_mut() {
+                *id = json!(id.as_u64().and_then(new_of));
+            }
+        }
+        _ => return Err(invalid("model.vocab is neither a list nor a map")),
+    }
+    if let Some(id) = json["model"]["unk_id"].as_u64() {
+        json["model"]["unk_id"] = json!(new_of(id));
+    }
+    for token in json["added_tokens"].as_array_mut().into_iter().flatten() {
+        if let Some(id) = token["id"].as_u64() {
+            token["id"] = json!(new_of(id));
+        }
+    }
+    renumber_post_processor(&mut json["post_processor"], &new_of);
+
+    let hidden = model.config.hidden_size;
+    let mut data = Vec::with_capacity(kept.len() * hidden);
+    for &id in &kept {
+        data.extend_from_slice(model.word_embeddings.row(id as usize));
+    }
+    let mut pruned = model.clone();
+    pruned.word_embeddings = Matrix { rows: kept.len(), cols: hidden, data };
+    pruned.config.vocab_size = kept.len();
+    pruned.tokenizer_json = serde_json::to_vec(&json).expect("JSON becomes text");
+    Tokenizer::from_bytes(&pruned.tokenizer_json, "", pruned.config.max_position_embeddings)?
+        .check_vocab_size(kept.len())?;
+    Ok(pruned)
+}
+
+/// Ids and spellings.
+fn pieces(json: &Value) -> Option<Vec<(u32, String)>> {
+    match (&json["model"]["vocab"], json["model"]["merges"].is_array()) {
+        (Value::Array(vocab), _) => vocab
+            .iter()
+            .enumerate()
+            .map(|(id, entry)| Some((id as u32, entry.get(0)?.as_str()?.to_owned())))
+            .collect(),
+        (Value::Object(vocab), false) => {
+            vocab.iter().map(|(piece, id)| Some((id.as_u64()? as u32, piece.clone()))).collect()
+        }
+        _ => None,
+    }
+}
+
+fn renumber_post_processor(value: &mut Value, new_of: &impl Fn(u64) -> Option<usize>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match (key.as_str(), &mut *value) {
+                    // TemplateProcessing
+                    ("ids", Value::Array(ids)) => {
+                        for id in ids {
+                            *id = json!(id.as_u64().and_then(new_of));
+                        }
+                    }
+                    // BertProcessing, RobertaProcessing: ["[SEP]", 3]
+                    ("sep" | "cls", Value::Array(pair)) if pair.len() == 2 => {
+                        pair[1] = json!(pair[1].as_u64().and_then(new_of));
+                    }
+                    _ => renumber_post_processor(value, new_of),
+                }
+            }
+        }
+        Value::Array(list) => {
+            list.iter_mut().for_each(|value| renumber_post_processor(value, new_of));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,534 @@
+//! Recipes: TOML files that name the data, the stages in their order and every number of a run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::optim::Decay;
+use crate::config::Pooling;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A whole run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the exported model; letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// One paragraph for the model card.
+    #[serde(default)]
+    pub description: String,
+    /// All random numbers of the run derive from it.
+    pub seed: u64,
+    /// Training sentences are cut to this many tokens (evaluation uses the model's maximum).
+    #[serde(default = "default_max_tokens")]
+    pub max_tokens: usize,
+    /// How the teacher is used.
+    #[serde(default)]
+    pub teacher: ModelUse,
+    /// How the student is used, and what is exported.
+    #[serde(default)]
+    pub student: ModelUse,
+    /// Training data by name.
+    #[serde(default)]
+    pub data: BTreeMap<String, DataSource>,
+    /// Evaluation sets.
+    #[serde(default)]
+    pub evaluate: Vec<EvalSet>,
+    /// What is done, in this order.
+    #[serde(rename = "stage")]
+    pub stages: Vec<Stage>,
+}
+
+/// How a model turns text into a vector.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelUse {
+    /// Put before every text.
+    #[serde(default)]
+    pub prefix: String,
+    /// By default what the checkpoint says.
+    #[serde(default)]
+    pub pooling: Option<Pooling>,
+    /// What it is and under which licence, for the model card.
+    #[serde(default)]
+    pub about: String,
+}
+
+/// What the rows of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataKind {
+    /// Two sentences and a score.
+    Sts,
+    /// Premise, hypothesis, and one of `entailment`, `neutral`, `contradiction`.
+    Nli,
+    /// A sentence and the number of its paraphrase set.
+    Sets,
+    /// Two texts that belong together (question and passage, title and body, paraphrases).
+    Pairs,
+    /// Single sentences, in any number of columns.
+    Sentences,
+}
+
+/// A training file.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSource {
+    /// Path below the data folder; tab-separated with a header line, or `.txt` with a sentence a
+    /// line; gzip if it ends in `.gz`.
+    pub file: String,
+    /// What its rows are.
+    pub kind: DataKind,
+    /// As the source states it; data without a stated licence is refused.
+    pub license: String,
+    /// Where it comes from, for the model card.
+    #[serde(default)]
+    pub origin: String,
+    /// Columns with text; by default `sentence1`, `sentence2` (or `sentence`).
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Column of scores, labels or set numbers; by default `score`, `label`, `set_id`.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Scores run from 0 to this.
+    #[serde(default = "default_max_score")]
+    pub max_score: f64,
+    /// Rows whose column has this value are left out; `*` stands for anything but empty.
+    #[serde(default)]
+    pub drop: BTreeMap<String, String>,
+    /// Only rows whose column has this value are taken.
+    #[serde(default)]
+    pub keep: BTreeMap<String, String>,
+    /// At most this many rows, drawn by the seed.
+    #[serde(default)]
+    pub limit: Option<usize>,
+}
+
+/// What an evaluation set measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvalKind {
+    /// Correlation of the cosine with human scores.
+    Sts,
+    /// nDCG@10 of finding each row's passage among all by its question.
+    Retrieval,
+}
+
+/// An evaluation set.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSet {
+    /// As tables show it, such as `KorSTS dev`.
+    pub name: String,
+    /// Path below the data folder.
+    pub file: String,
+    /// What it measures.
+    #[serde(default = "default_eval_kind")]
+    pub kind: EvalKind,
+    /// Query and document columns of a retrieval set.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// Looked at only once, on the exported file.
+    #[serde(default)]
+    pub final_only: bool,
+}
+
+/// What a stage does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// Keeps the pieces of the vocabulary that the data uses.
+    PruneVocabulary,
+    /// Moves the mean sentence vector to zero.
+    Center,
+    /// Makes the student from layers of the teacher.
+    PickLayers,
+    /// Supervised SimCSE on NLI triples, paraphrase sets and pairs.
+    Contrast,
+    /// Regression of the cosine on scores.
+    Sts,
+    /// The student follows the teacher on unlabelled sentences.
+    Distill,
+    /// Writes the model file, its manifest and its card.
+    Export,
+}
+
+impl StageKind {
+    /// Whether it takes gradient steps.
+    pub fn trains(self) -> bool {
+        matches!(self, StageKind::Contrast | StageKind::Sts | StageKind::Distill)
+    }
+}
+
+/// Which of the two models a stage works on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slot {
+    /// The large one.
+    Teacher,
+    /// The one that is exported.
+    #[default]
+    Student,
+}
+
+impl Slot {
+    /// As the recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Slot::Teacher => "teacher",
+            Slot::Student => "student",
+        }
+    }
+}
+
+/// The loss of STS regression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StsLoss {
+    /// Squared difference of cosine and score.
+    #[default]
+    Mse,
+    /// Order only.
+    Cosent,
+}
+
+/// Averaging of weights over the last part of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Average {
+    /// Begins at this part of the stage, 0 … 1.
+    pub start: f64,
+    /// A sample every so many steps.
+    #[serde(default = "default_average_every")]
+    pub every: usize,
+    /// A moving average with this decay; the plain mean without it.
+    #[serde(default)]
+    pub decay: Option<f64>,
+}
+
+/// One stage.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// For `--only`, folders and tables; letters, digits, `-`, `_`.
+    pub name: String,
+    /// What it does.
+    pub kind: StageKind,
+    /// On which model.
+    #[serde(default)]
+    pub model: Slot,
+    /// Names of training data.
+    #[serde(default)]
+    pub data: Vec<String>,
+
+    /// Gradient steps.
+    #[serde(default)]
+    pub steps: usize,
+    /// Ends after this much time even if steps are left; the learning rate follows whichever of
+    /// both is further. A stage that reaches this limit is not repeatable to the bit.
+    #[serde(default)]
+    pub minutes: Option<f64>,
+    /// Sentences, pairs or triples of one step.
+    #[serde(default = "default_batch")]
+    pub batch: usize,
+    /// Peak learning rate.
+    #[serde(default = "default_learning_rate")]
+    pub learning_rate: f64,
+    /// Part of the stage in which the learning rate rises.
+    #[serde(default = "default_warmup")]
+    pub warmup: f64,
+    /// How it falls.
+    #[serde(default = "default_decay")]
+    pub decay: Decay,
+    /// What is left of it at the end.
+    #[serde(default)]
+    pub final_fraction: f64,
+    /// Decoupled weight decay.
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+    /// Dropout of states and attention.
+    #[serde(default)]
+    pub dropout: f32,
+    /// Word embeddings stay.
+    #[serde(default)]
+    pub freeze_word_embeddings: bool,
+    /// All embeddings stay.
+    #[serde(default)]
+    pub freeze_embeddings: bool,
+    /// This many lowest layers stay.
+    #[serde(default)]
+    pub freeze_layers: usize,
+    /// Bits of weights in quantization-aware training: 8, 7 or 6; 7 is what ships.
+    #[serde(default)]
+    pub quantize_bits: Option<u8>,
+    /// Averaging of weights.
+    #[serde(default)]
+    pub average: Option<Average>,
+
+    /// `sts`: the loss on scores.
+    #[serde(default)]
+    pub loss: StsLoss,
+    /// `sts`: weight of staying near the teacher's vectors and similarities.
+    #[serde(default)]
+    pub teacher_weight: f64,
+    /// `contrast`: temperature of the cosines.
+    #[serde(default = "default_temperature")]
+    pub temperature: f32,
+    /// `distill`: weight of the token states' squared error.
+    #[serde(default)]
+    pub state_weight: f64,
+    /// `distill`: weight of 1 − cosine of the sentence vectors.
+    #[serde(default = "one")]
+    pub cosine_weight: f64,
+    /// `distill`, `sts` with a teacher: weight of the divergence of in-batch similarities.
+    #[serde(default = "one")]
+    pub similarity_weight: f64,
+    /// Temperature of the in-batch similarities.
+    #[serde(default = "default_tau")]
+    pub tau: f32,
+
+    /// `pick_layers`: layers of the teacher, rising.
+    #[serde(default)]
+    pub layers: Vec<usize>,
+    /// `prune_vocabulary`: pieces to keep.
+    #[serde(default)]
+    pub vocabulary: usize,
+
+    /// Dev sets are looked at before the first and every so many steps; without it only at the end.
+    #[serde(default)]
+    pub evaluate_every: Option<usize>,
+    /// A checkpoint every so many steps, besides those by time.
+    #[serde(default)]
+    pub checkpoint_every: Option<usize>,
+}
+
+fn default_max_tokens() -> usize {
+    128
+}
+fn default_max_score() -> f64 {
+    5.0
+}
+fn default_eval_kind() -> EvalKind {
+    EvalKind::Sts
+}
+fn default_average_every() -> usize {
+    10
+}
+fn default_batch() -> usize {
+    32
+}
+fn default_learning_rate() -> f64 {
+    5e-5
+}
+fn default_warmup() -> f64 {
+    0.1
+}
+fn default_decay() -> Decay {
+    Decay::Linear
+}
+fn default_weight_decay() -> f64 {
+    0.01
+}
+fn default_temperature() -> f32 {
+    0.05
+}
+fn default_tau() -> f32 {
+    0.1
+}
+fn one() -> f64 {
+    1.0
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if it cannot be read; [`ErrorKind::DataInvalid`], naming file and place,
+    /// for anything that does not fit.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            Error::io(format!("cannot read the recipe {}", path.display()), source)
+        })?;
+        Recipe::parse(&text, &path.display().to_string())
+    }
+
+    /// As [`Recipe::read`], from text; `file` is named in messages.
+    ///
+    /// # Errors
+    /// As [`Recipe::read`].
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let recipe: Recipe = toml::from_str(text).map_err(|source| {
+            let line = source
+                .span()
+                .map_or(1, |span| text[..span.start].bytes().filter(|&b| b == b'\n').count() + 1);
+            Error::new(ErrorKind::DataInvalid, format!("{file}:{line}: {}", source.message()))
+        })?;
+        recipe.check(file)?;
+        Ok(recipe)
+    }
+
+    fn check(&self, file: &str) -> Result<()> {
+        let bad = |what: String| Err(Error::new(ErrorKind::DataInvalid, format!("{file}: {what}")));
+        let plain = |name: &str| {
+            !name.is_empty()
+                && !name.starts_with('.')
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        };
+        if !plain(&self.name) {
+            return bad(format!("name is {:?}; expected letters, digits, - _ .", self.name));
+        }
+        if self.stages.is_empty() {
+            return bad("there is no [[stage]]".into());
+        }
+        if !(4..=1024).contains(&self.max_tokens) {
+            return bad(format!("max_tokens is {}; expected 4 to 1024", self.max_tokens));
+        }
+        for (name, source) in &self.data {
+            let license = source.license.trim().to_lowercase();
+            if license.is_empty() || license.contains("not stated") || license == "unknown" {
+                return bad(format!(
+                    "data.{name} has no stated licence ({:?}); a model trained on it cannot be given away",
+                    source.license
+                ));
+            }
+            if is_evaluation_split(&source.file) {
+                return bad(format!(
+                    "data.{name} is {:?}, a dev or test split: it may only stand under [[evaluate]]",
+                    source.file
+                ));
+            }
+            if self.evaluate.iter().any(|set| set.file == source.file) {
+                return bad(format!("data.{name} is {:?}, an evaluation set too", source.file));
+            }
+            if !(source.max_score > 0.0 && source.max_score.is_finite()) {
+                return bad(format!("data.{name}: max_score is {}", source.max_score));
+            }
+        }
+        for (index, stage) in self.stages.iter().enumerate() {
+            let at = |what: String| bad(format!("stage {:?}: {what}", stage.name));
+            if !plain(&stage.name) {
+                return at("a name has only letters, digits, - _ .".into());
+            }
+            if self.stages[..index].iter().any(|other| other.name == stage.name) {
+                return at("the name occurs twice".into());
+            }
+            if let Some(name) = stage.data.iter().find(|name| !self.data.contains_key(*name)) {
+                return at(format!("there is no [data.{name}]"));
+            }
+            let needs_data = stage.kind.trains()
+                || matches!(stage.kind, StageKind::Center | StageKind::PruneVocabulary);
+            if needs_data && stage.data.is_empty() {
+                return at("data = [...] is missing".into());
+            }
+            if stage.kind == StageKind::PickLayers && stage.layers.is_empty() {
+                return at("layers = [...] is missing".into());
+            }
+            if stage.kind == StageKind::PruneVocabulary && stage.vocabulary == 0 {
+                return at("vocabulary = N is missing".into());
+            }
+            if !stage.kind.trains() {
+                continue;
+            }
+            if stage.steps == 0 {
+                return at("steps = N is missing".into());
+            }
+            if stage.batch < 2 {
+                return at(format!("batch is {}; expected at least 2", stage.batch));
+            }
+            if !(stage.learning_rate > 0.0 && stage.learning_rate < 1.0) {
+                return at(format!("learning_rate is {}", stage.learning_rate));
+            }
+            if !(0.0..1.0).contains(&stage.dropout) || !(0.0..=1.0).contains(&stage.warmup) {
+                return at("dropout and warmup lie between 0 and 1".into());
+            }
+            if stage.minutes.is_some_and(|minutes| minutes.is_nan() || minutes <= 0.0) {
+                return at("minutes must be above 0".into());
+            }
+            if stage.quantize_bits.is_some_and(|bits| !(4..=8).contains(&bits)) {
+                return at("quantize_bits lies between 4 and 8".into());
+            }
+            if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
+                return at("only the student is distilled".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The stage called `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputInvalid`], listing the names there are.
+    pub fn stage(&self, name: &str) -> Result<usize> {
+        self.stages.iter().position(|stage| stage.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.stages.iter().map(|stage| stage.name.as_str()).collect();
+            Error::new(
+                ErrorKind::InputInvalid,
+                format!("the recipe has no stage {name:?}; its stages are {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+/// Whether a file's name says that it is a dev, validation or test split.
+fn is_evaluation_split(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file).to_lowercase();
+    name.split(|c: char| !c.is_ascii_alphabetic())
+        .any(|part| matches!(part, "dev" | "test" | "valid" | "validation"))
+        // Sentences of other tasks' dev sets, which no evaluation here uses.
+        && !name.contains("ner_dp_dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+name = "x"
+seed = 1
+[data.sts]
+file = "sts/train.tsv"
+kind = "sts"
+license = "CC0"
+[[stage]]
+name = "tune"
+kind = "sts"
+data = ["sts"]
+steps = 3
+"#;
+
+    fn message(text: &str) -> String {
+        let error = Recipe::parse(text, "r.toml").unwrap_err();
+        assert_eq!(error.code(), "data_invalid");
+        error.to_string()
+    }
+
+    #[test]
+    fn committed_recipes_are_valid() {
+        for name in ["ko-small", "klue-roberta-large"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("recipes/{name}.toml"));
+            assert!(!Recipe::read(&path).unwrap().name.is_empty());
+        }
+    }
+
+    #[test]
+    fn defaults_fill_in() {
+        let recipe = Recipe::parse(SMALL, "r.toml").unwrap();
+        assert_eq!((recipe.stages[0].batch, recipe.max_tokens), (32, 128));
+        assert_eq!(recipe.stage("tune").unwrap(), 0);
+        assert!(recipe.stage("no").unwrap_err().to_string().contains("tune"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(
+            message(&SMALL.replace("steps = 3", "step = 3"))
+                .starts_with("r.toml:12: unknown field `step`")
+        );
+        assert!(message(&SMALL.replace("CC0", "**not stated**")).contains("no stated licence"));
+        assert!(message(&SMALL.replace("sts/train.tsv", "sts/dev.tsv")).contains("dev or test"));
+        assert!(message(&SMALL.replace("[\"sts\"]", "[\"nli\"]")).contains("no [data.nli]"));
+        assert!(message(&SMALL.replace("steps = 3", "")).contains("steps = N is missing"));
+        assert!(message(&SMALL.replace("seed = 1", "seed = \"a\"")).starts_with("r.toml:3:"));
+    }
+}

@@ -1,0 +1,1063 @@
+//! The stages of a recipe, one after another, each leaving its model in its own folder.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Tensor, Var};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
+use super::data::{EvalSentences, Rows, Target, TokenStore, batches};
+use super::evaluate::Evaluation;
+use super::metrics::{Metric, Metrics};
+use super::model::{
+    BertModel, Dropout, FakeQuant, ForwardOptions, ForwardOutput, Freeze, TokenBatch,
+};
+use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
+use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
+use super::{export, losses, plot, prune, seed_of};
+use crate::convert::{ConvertOptions, read_checkpoint};
+use crate::error::{Error, ErrorKind, Result};
+use crate::tokenizer::Tokenizer;
+use crate::weights::FloatModel;
+
+/// A checkpoint at least this often.
+const CHECKPOINT_TIME: Duration = Duration::from_secs(120);
+/// A line in the metrics, the mean of so many steps.
+const METRIC_STEPS: usize = 20;
+/// A line on standard error this often where it is not a terminal.
+const LINE_TIME: Duration = Duration::from_secs(30);
+/// Sentences whose mean vector is taken for the mean of the language.
+const CENTER_SENTENCES: usize = 1024;
+
+/// Where a run finds and leaves its files.
+pub struct Run {
+    /// What to do.
+    pub recipe: Recipe,
+    /// Folder of the data files.
+    pub data: PathBuf,
+    /// Hugging Face checkpoint folder of the teacher.
+    pub teacher: PathBuf,
+    /// Of the student, where the recipe does not make it from the teacher.
+    pub student: Option<PathBuf>,
+    /// Folder for everything that the run writes.
+    pub out: PathBuf,
+    /// Where to compute.
+    pub device: Device,
+}
+
+impl Run {
+    /// Runs all stages that are not done, or only the one called `only`.
+    ///
+    /// # Errors
+    /// What goes wrong in a stage; what was done before stays, and the next call goes on from the
+    /// last checkpoint.
+    pub fn run(&self, only: Option<&str>) -> Result<()> {
+        std::fs::create_dir_all(&self.out).map_err(|source| {
+            Error::io(format!("cannot make the folder {}", self.out.display()), source)
+        })?;
+        let chosen = only.map(|name| self.recipe.stage(name)).transpose()?;
+        for index in 0..self.recipe.stages.len() {
+            if chosen.is_some_and(|chosen| chosen != index) {
+                continue;
+            }
+            self.stage(index)?;
+        }
+        Ok(())
+    }
+
+    /// The folder of a stage.
+    pub fn folder(&self, stage: &Stage) -> PathBuf {
+        self.out.join(&stage.name)
+    }
+
+    fn model_file(&self, stage: &Stage) -> PathBuf {
+        self.folder(stage).join("model.safetensors")
+    }
+
+    /// How the recipe uses the model of `slot`.
+    pub fn model_use(&self, slot: Slot) -> &ModelUse {
+        match slot {
+            Slot::Teacher => &self.recipe.teacher,
+            Slot::Student => &self.recipe.student,
+        }
+    }
+
+    /// The model of `slot` as it is before stage `index`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputInvalid`] if an earlier stage that makes it has not run.
+    pub fn model_before(&self, index: usize, slot: Slot) -> Result<FloatModel> {
+        let made_by = self.recipe.stages[..index]
+            .iter()
+            .rev()
+            .find(|stage| stage.kind != StageKind::Export && written_slot(stage) == slot);
+        let Some(stage) = made_by else {
+            let folder = match (slot, &self.student) {
+                (Slot::Teacher, _) => &self.teacher,
+                (Slot::Student, Some(folder)) => folder,
+                (Slot::Student, None) => {
+                    return Err(Error::new(
+                        ErrorKind::InputInvalid,
+                        "no stage makes the student: give its checkpoint with --student DIR, or \
+                         put a pick_layers stage before",
+                    ));
+                }
+            };
+            let how = self.model_use(slot);
+            return read_checkpoint(
+                folder,
+                &ConvertOptions {
+                    prefix: how.prefix.clone(),
+                    pooling: how.pooling,
+                    ..ConvertOptions::default()
+                },
+            );
+        };
+        let file = self.model_file(stage);
+        if !file.exists() {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!(
+                    "stage {:?} needs the {} of stage {:?}, which has not run in {}; run it first",
+                    self.recipe.stages[index].name,
+                    slot.name(),
+                    stage.name,
+                    self.out.display()
+                ),
+            ));
+        }
+        let mut model = read_float_model(&file)?;
+        model.config.prefix = self.model_use(slot).prefix.clone();
+        Ok(model)
+    }
+
+    /// The training rows of a stage.
+    ///
+    /// # Errors
+    /// As [`Rows::read`].
+    pub fn rows(&self, stage: &Stage) -> Result<Rows> {
+        let evaluation = EvalSentences::read(&self.recipe, &self.data)?;
+        Rows::read(&self.recipe, &stage.data, &self.data, &evaluation)
+    }
+
+    fn stage(&self, index: usize) -> Result<()> {
+        let stage = &self.recipe.stages[index];
+        let folder = self.folder(stage);
+        let settings = settings(&self.recipe, stage);
+        let done = folder.join("done.json");
+        if let Ok(text) = std::fs::read_to_string(&done) {
+            if text != settings {
+                return Err(self.other_settings(stage, &done));
+            }
+            eprintln!("{}: done before", stage.name);
+            return Ok(());
+        }
+        std::fs::create_dir_all(&folder).map_err(|source| {
+            Error::io(format!("cannot make the folder {}", folder.display()), source)
+        })?;
+        let begin = Instant::now();
+        let metrics = Metrics::new(&self.out);
+        let (steps, seconds) = match stage.kind {
+            StageKind::Export => {
+                metrics.rewind(&stage.name, 0)?;
+                export::export(self, index, &metrics)?;
+                (0, begin.elapsed().as_secs_f64())
+            }
+            kind if kind.trains() => self.train(index, &settings, &metrics)?,
+            _ => {
+                metrics.rewind(&stage.name, 0)?;
+                let model = self.transform(index)?;
+                write_float_model(&self.model_file(stage), &model)?;
+                (0, begin.elapsed().as_secs_f64())
+            }
+        };
+        metrics.push(&Metric::Done { stage: stage.name.clone(), step: steps, seconds })?;
+        plot::write(&self.out, &metrics.read()?)?;
+        write_atomically(&done, settings.as_bytes())?;
+        eprintln!("{}: done in {}", stage.name, minutes(seconds));
+        Ok(())
+    }
+
+    fn other_settings(&self, stage: &Stage, file: &Path) -> Error {
+        Error::new(
+            ErrorKind::InputInvalid,
+            format!(
+                "stage {:?} ran with other settings ({}); go on with the recipe of then, choose \
+                 another --out, or delete {}",
+                stage.name,
+                file.display(),
+                self.folder(stage).display()
+            ),
+        )
+    }
+
+    /// A stage without gradients.
+    fn transform(&self, index: usize) -> Result<FloatModel> {
+        let stage = &self.recipe.stages[index];
+        match stage.kind {
+            StageKind::PickLayers => {
+                let mut model =
+                    prune::pick_layers(&self.model_before(index, Slot::Teacher)?, &stage.layers)?;
+                model.config.prefix = self.recipe.student.prefix.clone();
+                Ok(model)
+            }
+            StageKind::PruneVocabulary => {
+                let model = self.model_before(index, stage.model)?;
+                let rows = self.rows(stage)?;
+                let texts = rows.rows.iter().flat_map(|row| row.texts.iter().map(String::as_str));
+                let prefixes = [&*self.recipe.teacher.prefix, &*self.recipe.student.prefix];
+                let pruned = prune::prune_vocabulary(&model, &prefixes, texts, stage.vocabulary)?;
+                eprintln!(
+                    "{}: {} of {} pieces kept",
+                    stage.name, pruned.config.vocab_size, model.config.vocab_size
+                );
+                Ok(pruned)
+            }
+            _ => {
+                let mut model = self.model_before(index, stage.model)?;
+                let rows = self.rows(stage)?;
+                let tokenizer = self.tokenizer(&model)?;
+                let texts = all_texts(&rows);
+                let every = texts.len().div_ceil(CENTER_SENTENCES);
+                let store = TokenStore::new(&tokenizer, texts.into_iter().step_by(every))?;
+                let sentences: Vec<&[u32]> = (0..store.len()).map(|i| store.ids(i)).collect();
+                let bert = BertModel::from_float_model(&model, &self.device)?;
+                let (mean, length) = prune::center(&mut model, &bert, &sentences)?;
+                eprintln!(
+                    "{}: the mean vector of {} sentences, length {mean:.3} of {length:.3}, moved to zero",
+                    stage.name,
+                    sentences.len()
+                );
+                Ok(model)
+            }
+        }
+    }
+
+    /// The tokenizer of a model as training uses it: with its prefix, cut to `max_tokens` tokens
+    /// and those of the prefix.
+    ///
+    /// # Errors
+    /// When the tokenizer does not load.
+    pub fn tokenizer(&self, model: &FloatModel) -> Result<Tokenizer> {
+        let config = &model.config;
+        let most = config.max_position_embeddings;
+        let of_prefix = if config.prefix.is_empty() {
+            0
+        } else {
+            let plain = Tokenizer::from_bytes(&model.tokenizer_json, "", most)?.encode("")?;
+            let with = Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, most)?;
+            with.encode("")?.ids.len().saturating_sub(plain.ids.len())
+        };
+        let max = (self.recipe.max_tokens + of_prefix).min(most);
+        Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, max)
+    }
+
+    /// The tokenizer that evaluation uses: up to the model's maximum.
+    fn full_tokenizer(&self, model: &FloatModel) -> Result<Tokenizer> {
+        let config = &model.config;
+        Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, config.max_position_embeddings)
+    }
+
+    fn train(&self, index: usize, settings: &str, metrics: &Metrics) -> Result<(usize, f64)> {
+        let stage = &self.recipe.stages[index];
+        let folder = self.folder(stage);
+        let file = folder.join("checkpoint.safetensors");
+        let float = self.model_before(index, stage.model)?;
+        let seed = seed_of(self.recipe.seed, &stage.name, 0);
+
+        let mut model = BertModel::from_float_model(&float, &self.device)?;
+        model.freeze(Freeze {
+            word_embeddings: stage.freeze_word_embeddings || stage.freeze_embeddings,
+            other_embeddings: stage.freeze_embeddings,
+            lowest_layers: stage.freeze_layers,
+        })?;
+        eprintln!("{}: reading data", stage.name);
+        let rows = self.rows(stage)?;
+        let task: Box<dyn Task> = match stage.kind {
+            StageKind::Sts => Box::new(StsTask::new(self, index, rows, &float)?),
+            StageKind::Contrast => Box::new(ContrastTask::new(self, stage, rows, &float)?),
+            _ => Box::new(DistillTask::new(self, index, rows, &float, &mut model)?),
+        };
+        let mut missing = Vec::new();
+        let evaluation = Evaluation::new(
+            self.recipe.evaluate.iter().filter(|set| !set.final_only),
+            &self.data,
+            &self.full_tokenizer(&float)?,
+            &mut missing,
+        )?;
+        for file in missing {
+            eprintln!("{}: {file} is not in {}; not evaluated", stage.name, self.data.display());
+        }
+
+        let lengths = task.lengths();
+        let batch = stage.batch.min(lengths.len());
+        let per_epoch = lengths.len() / batch;
+        let (all, trainable) = model.parameters().count();
+        eprintln!(
+            "{}: {} examples, {per_epoch} batches of {batch} a pass, {} of {} parameters trained",
+            stage.name,
+            lengths.len(),
+            trainable,
+            all
+        );
+        let schedule = Schedule {
+            peak: stage.learning_rate,
+            warmup_steps: (stage.warmup * stage.steps as f64).round() as usize,
+            total_steps: stage.steps,
+            decay: stage.decay,
+            final_fraction: stage.final_fraction,
+        };
+        let config = AdamWConfig { weight_decay: stage.weight_decay, ..AdamWConfig::default() };
+        let mut optimizer = AdamW::new(config)?;
+        let mut average = stage.average.map(|average| WeightAverage::new(average.decay));
+        let quantize = stage.quantize_bits.map(|bits| FakeQuant {
+            weight_max: ((1i16 << (bits - 1)) - 1) as i8,
+            ..FakeQuant::shipped()
+        });
+
+        let mut step = 0;
+        let mut before = 0.0f64;
+        if file.exists() {
+            let checkpoint = Checkpoint::read(&file)?;
+            if checkpoint.notes.get("settings").map(String::as_str) != Some(settings) {
+                return Err(self.other_settings(stage, &file));
+            }
+            step = checkpoint.number("step")?;
+            before = checkpoint.number("seconds")?;
+            let mut weights = model.parameters().to_tensors()?;
+            for (name, tensor) in &checkpoint.tensors {
+                if let Some(name) = name.strip_prefix("model.") {
+                    weights.insert(name.to_owned(), tensor.clone());
+                }
+            }
+            model.parameters().load(&weights)?;
+            optimizer.load_state(model.parameters(), &checkpoint.tensors)?;
+            if let Some(average) = &mut average {
+                average.load_state(model.parameters(), &checkpoint.tensors)?;
+            }
+            eprintln!("{}: going on from step {step}", stage.name);
+        }
+        metrics.rewind(&stage.name, step)?;
+
+        let save = |step: usize,
+                    seconds: f64,
+                    model: &BertModel,
+                    optimizer: &AdamW,
+                    average: &Option<WeightAverage>|
+         -> Result<()> {
+            let mut tensors = HashMap::new();
+            for parameter in model.parameters().iter().filter(|parameter| parameter.trainable) {
+                let value = parameter.var.as_detached_tensor();
+                tensors.insert(format!("model.{}", parameter.name), value);
+            }
+            tensors.extend(optimizer.state(model.parameters())?);
+            if let Some(average) = average {
+                tensors.extend(average.state()?);
+            }
+            let notes = HashMap::from([
+                ("settings".to_owned(), settings.to_owned()),
+                ("step".to_owned(), step.to_string()),
+                ("seconds".to_owned(), seconds.to_string()),
+            ]);
+            Checkpoint { tensors, notes }.write(&file)
+        };
+        let evaluate = |step: usize, seconds: f64, model: &BertModel| -> Result<()> {
+            let mut line = String::new();
+            for score in evaluation.run(model, quantize)? {
+                line += &format!("  {} {} {:.2}", score.set, score.metric, score.value);
+                metrics.push(&Metric::Score {
+                    stage: stage.name.clone(),
+                    step,
+                    seconds,
+                    model: stage.model.name().to_owned(),
+                    set: score.set,
+                    metric: score.metric.to_owned(),
+                    value: score.value,
+                })?;
+            }
+            if !line.is_empty() {
+                eprintln!("{} step {step}:{line}", stage.name);
+            }
+            Ok(())
+        };
+
+        let clock = Instant::now();
+        let limit = stage.minutes.map(|minutes| minutes * 60.0);
+        let mut progress = Progress::new(stage, step);
+        let mut epoch: Option<(u64, Vec<Vec<u32>>)> = None;
+        let mut saved = Instant::now();
+        let mut window = Window::default();
+        if step == 0 && stage.evaluate_every.is_some() {
+            evaluate(0, 0.0, &model)?;
+        }
+        loop {
+            let seconds = before + clock.elapsed().as_secs_f64();
+            let by_time = limit.map_or(0.0, |limit| seconds / limit);
+            if step >= stage.steps || by_time >= 1.0 {
+                break;
+            }
+            // The schedule goes by steps or by time, whichever is further.
+            let virtual_step = step.max((by_time * stage.steps as f64) as usize);
+            let pass = (step / per_epoch) as u64;
+            if epoch.as_ref().is_none_or(|(number, _)| *number != pass) {
+                epoch = Some((pass, batches(&lengths, batch, seed, pass)));
+            }
+            let Some((_, list)) = &epoch else { continue };
+            let indices = &list[step % per_epoch];
+            let options = ForwardOptions {
+                dropout: (stage.dropout > 0.0).then(|| Dropout {
+                    hidden: stage.dropout,
+                    attention: stage.dropout,
+                    seed: seed_of(seed, "dropout", step as u64),
+                }),
+                quantize,
+                ..ForwardOptions::training()
+            };
+            let started = Instant::now();
+            let at = step;
+            let blame = |error: Error| {
+                if error.kind() != ErrorKind::NonFinite {
+                    return error;
+                }
+                let first: Vec<String> =
+                    indices.iter().take(3).map(|&index| task.place(index as usize)).collect();
+                Error::new(
+                    ErrorKind::NonFinite,
+                    format!(
+                        "stage {:?}, step {at}: {error}; the batch begins with {}. The last good \
+                         checkpoint is kept: lower the learning rate, or look at these rows",
+                        stage.name,
+                        first.join(", ")
+                    ),
+                )
+            };
+            let (loss, outputs, sentences) = task.step(&model, indices, &options).map_err(blame)?;
+            let value = f64::from(loss.detach().to_scalar::<f32>()?);
+            let gradients = model.backward(&loss, outputs).map_err(blame)?;
+            let rate = schedule.learning_rate(virtual_step);
+            let stats = optimizer.step(model.parameters(), &gradients, rate).map_err(blame)?;
+            step += 1;
+
+            let share = virtual_step as f64 / stage.steps as f64;
+            if let (Some(average), Some(how)) = (&mut average, stage.average)
+                && share >= how.start
+                && step % how.every.max(1) == 0
+            {
+                average.update(model.parameters())?;
+            }
+            window.add(value, f64::from(stats.grad_norm), sentences, started.elapsed());
+            let seconds = before + clock.elapsed().as_secs_f64();
+            progress.step(step, &window, limit.map(|limit| (seconds, limit)));
+            if window.steps == METRIC_STEPS || step == stage.steps {
+                metrics.push(&window.metric(stage, step, seconds, rate))?;
+                window = Window::default();
+            }
+            if stage.evaluate_every.is_some_and(|every| step % every.max(1) == 0)
+                && step < stage.steps
+            {
+                progress.pause(|| evaluate(step, seconds, &model))?;
+                plot::write(&self.out, &metrics.read()?)?;
+            }
+            let by_steps = stage.checkpoint_every.is_some_and(|every| step % every.max(1) == 0);
+            if by_steps || saved.elapsed() >= CHECKPOINT_TIME {
+                model.parameters().check_finite().map_err(blame)?;
+                let seconds = before + clock.elapsed().as_secs_f64();
+                save(step, seconds, &model, &optimizer, &average)?;
+                saved = Instant::now();
+            }
+        }
+        progress.finish();
+        let seconds = before + clock.elapsed().as_secs_f64();
+        save(step, seconds, &model, &optimizer, &average)?;
+        if let Some(average) = average.filter(|average| average.updates() > 0) {
+            model.parameters().load(&average.tensors(model.parameters())?)?;
+        }
+        evaluate(step, seconds, &model)?;
+        write_float_model(&self.model_file(stage), &model.to_float_model()?)?;
+        // The stage's model is on the disk; what it took to get there is of no more use.
+        let _ = std::fs::remove_file(&file);
+        Ok((step, seconds))
+    }
+}
+
+/// Which model a stage leaves behind.
+fn written_slot(stage: &Stage) -> Slot {
+    if stage.kind == StageKind::PickLayers { Slot::Student } else { stage.model }
+}
+
+/// What must be the same for a stage to go on: everything but how long it lasts and how often it
+/// looks around.
+fn settings(recipe: &Recipe, stage: &Stage) -> String {
+    let mut stage = stage.clone();
+    stage.minutes = None;
+    stage.evaluate_every = None;
+    stage.checkpoint_every = None;
+    let data: Vec<_> = stage.data.iter().map(|name| (name, &recipe.data[name])).collect();
+    serde_json::json!({
+        "seed": recipe.seed, "max_tokens": recipe.max_tokens, "stage": stage, "data": data,
+        "teacher_prefix": recipe.teacher.prefix, "student_prefix": recipe.student.prefix,
+    })
+    .to_string()
+}
+
+/// All texts, row after row.
+fn all_texts(rows: &Rows) -> Vec<&str> {
+    rows.rows.iter().flat_map(|row| row.texts.iter().map(String::as_str)).collect()
+}
+
+/// A time as people say it.
+pub(super) fn minutes(seconds: f64) -> String {
+    if seconds < 60.0 { format!("{seconds:.0} s") } else { format!("{:.1} min", seconds / 60.0) }
+}
+
+/// What a training stage does with a batch.
+trait Task {
+    /// Tokens of each example, for sorting.
+    fn lengths(&self) -> Vec<usize>;
+    /// Where example `index` comes from.
+    fn place(&self, index: usize) -> String;
+    /// The loss of a batch, what it was computed from, and the number of sentences.
+    fn step(
+        &self,
+        model: &BertModel,
+        batch: &[u32],
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Vec<ForwardOutput>, usize)>;
+}
+
+/// Regression of cosines on scores, with the teacher's term.
+struct StsTask {
+    rows: Rows,
+    store: TokenStore,
+    pairs: Vec<(u32, u32, f32)>,
+    /// The teacher's sentence vectors, by text, and their width.
+    teacher: Option<(Vec<f32>, usize)>,
+    stage: Stage,
+}
+
+impl StsTask {
+    fn new(run: &Run, index: usize, rows: Rows, float: &FloatModel) -> Result<Self> {
+        let stage = run.recipe.stages[index].clone();
+        let store = TokenStore::new(&run.tokenizer(float)?, all_texts(&rows))?;
+        let pairs = rows
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(at, row)| match (&row.target, &row.texts[..]) {
+                (Target::Score(score), [a, b]) => {
+                    Ok((store.index(a) as u32, store.index(b) as u32, *score))
+                }
+                _ => Err(wrong_kind(&stage, &rows, at, "sts")),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let teacher = if stage.teacher_weight > 0.0 && stage.model == Slot::Student {
+            Some(teacher_vectors(run, index, &rows, &store)?)
+        } else {
+            None
+        };
+        Ok(StsTask { rows, store, pairs, teacher, stage })
+    }
+}
+
+/// The teacher's pooled vectors of all texts of `store`, computed once and kept in the stage's
+/// folder so that a resumed run sees the same numbers.
+fn teacher_vectors(
+    run: &Run,
+    index: usize,
+    rows: &Rows,
+    store: &TokenStore,
+) -> Result<(Vec<f32>, usize)> {
+    let stage = &run.recipe.stages[index];
+    let file = run.folder(stage).join("teacher_vectors.safetensors");
+    let float = run.model_before(index, Slot::Teacher)?;
+    let hidden = float.config.hidden_size;
+    if file.exists() {
+        let kept = Checkpoint::read(&file)?;
+        if let Some(vectors) = kept.tensors.get("vectors")
+            && vectors.dims() == [store.len(), hidden]
+        {
+            return Ok((vectors.flatten_all()?.to_vec1()?, hidden));
+        }
+    }
+    eprintln!("{}: the teacher reads {} sentences", stage.name, store.len());
+    let teacher_store = TokenStore::new(&run.tokenizer(&float)?, all_texts(rows))?;
+    let teacher = BertModel::from_float_model(&float, &run.device)?;
+    // Both stores number the same texts in the same order.
+    let vectors = super::evaluate::embed_all(&teacher, &teacher_store, None)?;
+    let tensor = Tensor::from_slice(&vectors, (store.len(), hidden), &Device::Cpu)?;
+    let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
+    Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
+    Ok((vectors, hidden))
+}
+
+fn wrong_kind(stage: &Stage, rows: &Rows, at: usize, expected: &str) -> Error {
+    Error::new(
+        ErrorKind::DataInvalid,
+        format!("{}: stage {:?} needs data of kind {expected}", rows.place(at), stage.name),
+    )
+}
+
+impl Task for StsTask {
+    fn lengths(&self) -> Vec<usize> {
+        let length = |text: u32| self.store.ids(text as usize).len();
+        self.pairs.iter().map(|&(a, b, _)| length(a) + length(b)).collect()
+    }
+
+    fn place(&self, index: usize) -> String {
+        self.rows.place(index)
+    }
+
+    fn step(
+        &self,
+        model: &BertModel,
+        batch: &[u32],
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Vec<ForwardOutput>, usize)> {
+        let n = batch.len();
+        let pairs: Vec<_> = batch.iter().map(|&index| self.pairs[index as usize]).collect();
+        let texts: Vec<usize> = pairs
+            .iter()
+            .map(|pair| pair.0 as usize)
+            .chain(pairs.iter().map(|pair| pair.1 as usize))
+            .collect();
+        let ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text)).collect();
+        let scores: Vec<f32> = pairs.iter().map(|pair| pair.2).collect();
+        let output = model.forward(&TokenBatch::new(&ids)?, options)?;
+        let (a, b) = (output.pooled.narrow(0, 0, n)?, output.pooled.narrow(0, n, n)?);
+        let mut loss = match self.stage.loss {
+            StsLoss::Mse => losses::cosine_mse(&a, &b, &scores)?,
+            StsLoss::Cosent => losses::cosent(&a, &b, &scores, 20.0)?,
+        };
+        if let Some((vectors, width)) = &self.teacher {
+            let rows: Vec<f32> = texts
+                .iter()
+                .flat_map(|&text| &vectors[text * width..][..*width])
+                .copied()
+                .collect();
+            let teacher = Tensor::from_vec(rows, (2 * n, *width), model.device())?;
+            let mut term = (losses::similarity_kl(&output.pooled, &teacher, self.stage.tau)?
+                * self.stage.similarity_weight)?;
+            if *width == model.config().hidden_size {
+                let near = losses::pooled_cosine_distance(&output.pooled, &teacher)?;
+                term = (term + (near * self.stage.cosine_weight)?)?;
+            }
+            loss = (loss + (term * self.stage.teacher_weight)?)?;
+        }
+        Ok((loss, vec![output], 2 * n))
+    }
+}
+
+/// Supervised SimCSE.
+struct ContrastTask {
+    rows: Rows,
+    store: TokenStore,
+    examples: Vec<Triple>,
+    temperature: f32,
+}
+
+struct Triple {
+    anchor: u32,
+    positive: u32,
+    negative: Option<u32>,
+    group: u32,
+    row: u32,
+}
+
+/// A text and what was said to follow from it (with the row that says so) or to contradict it.
+#[derive(Default)]
+struct Premise {
+    text: usize,
+    positives: Vec<(usize, usize)>,
+    negatives: Vec<usize>,
+}
+
+impl ContrastTask {
+    fn new(run: &Run, stage: &Stage, rows: Rows, float: &FloatModel) -> Result<Self> {
+        let store = TokenStore::new(&run.tokenizer(float)?, all_texts(&rows))?;
+        let mut examples = Vec::new();
+        // Rows that begin with the same text, in the order in which they come.
+        let mut premises: HashMap<usize, usize> = HashMap::new();
+        let mut groups: Vec<Premise> = Vec::new();
+        let mut sets: HashMap<u64, usize> = HashMap::new();
+        let mut members: Vec<Vec<(usize, usize)>> = Vec::new();
+        for (at, row) in rows.rows.iter().enumerate() {
+            let text = |which: usize| store.index(&row.texts[which]);
+            match row.target {
+                Target::Entailment | Target::Neutral | Target::Contradiction | Target::Pair => {
+                    let group = *premises.entry(text(0)).or_insert_with(|| {
+                        groups.push(Premise { text: text(0), ..Premise::default() });
+                        groups.len() - 1
+                    });
+                    match row.target {
+                        Target::Entailment | Target::Pair => {
+                            groups[group].positives.push((text(1), at))
+                        }
+                        Target::Contradiction => groups[group].negatives.push(text(1)),
+                        _ => {}
+                    }
+                }
+                Target::Set(set) => {
+                    let place = *sets.entry(set).or_insert_with(|| {
+                        members.push(Vec::new());
+                        members.len() - 1
+                    });
+                    members[place].push((text(0), at));
+                }
+                _ => return Err(wrong_kind(stage, &rows, at, "nli, sets or pairs")),
+            }
+        }
+        let mut number = 0;
+        for Premise { text: anchor, positives, negatives } in groups {
+            for (which, &(positive, row)) in positives.iter().enumerate() {
+                if positive == anchor {
+                    continue;
+                }
+                let negative =
+                    (!negatives.is_empty()).then(|| negatives[which % negatives.len()] as u32);
+                examples.push(Triple {
+                    anchor: anchor as u32,
+                    positive: positive as u32,
+                    negative,
+                    group: number,
+                    row: row as u32,
+                });
+            }
+            number += 1;
+        }
+        for set in members {
+            for (which, &(anchor, row)) in set.iter().enumerate() {
+                let (positive, _) = set[(which + 1) % set.len()];
+                if positive != anchor {
+                    examples.push(Triple {
+                        anchor: anchor as u32,
+                        positive: positive as u32,
+                        negative: None,
+                        group: number,
+                        row: row as u32,
+                    });
+                }
+            }
+            number += 1;
+        }
+        if examples.is_empty() {
+            return Err(Error::new(
+                ErrorKind::DataInvalid,
+                format!(
+                    "{}: stage {:?} finds no pair of texts that belong together",
+                    rows.place(0),
+                    stage.name
+                ),
+            ));
+        }
+        Ok(ContrastTask { rows, store, examples, temperature: stage.temperature })
+    }
+}
+
+impl Task for ContrastTask {
+    fn lengths(&self) -> Vec<usize> {
+        let length = |text: u32| self.store.ids(text as usize).len();
+        self.examples.iter().map(|triple| length(triple.anchor) + length(triple.positive)).collect()
+    }
+
+    fn place(&self, index: usize) -> String {
+        self.rows.place(self.examples[index].row as usize)
+    }
+
+    fn step(
+        &self,
+        model: &BertModel,
+        batch: &[u32],
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Vec<ForwardOutput>, usize)> {
+        let triples: Vec<&Triple> =
+            batch.iter().map(|&index| &self.examples[index as usize]).collect();
+        let texts: Vec<u32> = (triples.iter().map(|triple| triple.anchor))
+            .chain(triples.iter().map(|triple| triple.positive))
+            .chain(triples.iter().filter_map(|triple| triple.negative))
+            .collect();
+        let ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text as usize)).collect();
+        let output = model.forward(&TokenBatch::new(&ids)?, options)?;
+        let n = triples.len();
+        let hard = texts.len() - 2 * n;
+        let negatives = if hard > 0 { Some(output.pooled.narrow(0, 2 * n, hard)?) } else { None };
+        let groups: Vec<u32> = triples.iter().map(|triple| triple.group).collect();
+        let loss = losses::supervised_simcse(
+            &output.pooled.narrow(0, 0, n)?,
+            &output.pooled.narrow(0, n, n)?,
+            negatives.as_ref(),
+            Some(&groups),
+            self.temperature,
+        )?;
+        Ok((loss, vec![output], texts.len()))
+    }
+}
+
+/// The student follows the teacher's states, vectors and similarities.
+struct DistillTask {
+    rows: Rows,
+    student: TokenStore,
+    teacher_store: TokenStore,
+    /// Text number (of both stores) and a row that it stands in.
+    texts: Vec<(u32, u32)>,
+    teacher: BertModel,
+    /// `teacher width × student width`, where the widths differ.
+    projection: Option<Var>,
+    stage: Stage,
+}
+
+impl DistillTask {
+    fn new(
+        run: &Run,
+        index: usize,
+        rows: Rows,
+        float: &FloatModel,
+        model: &mut BertModel,
+    ) -> Result<Self> {
+        let stage = run.recipe.stages[index].clone();
+        let teacher_float = run.model_before(index, Slot::Teacher)?;
+        let all = all_texts(&rows);
+        let student = TokenStore::new(&run.tokenizer(float)?, all.iter().copied())?;
+        let teacher_store = TokenStore::new(&run.tokenizer(&teacher_float)?, all.iter().copied())?;
+        let mut texts: Vec<(u32, u32)> = Vec::with_capacity(student.len());
+        for (at, row) in rows.rows.iter().enumerate() {
+            for text in &row.texts {
+                let number = student.index(text);
+                // Numbers rise by one with each new text.
+                if number == texts.len() {
+                    texts.push((number as u32, at as u32));
+                }
+            }
+        }
+        if stage.state_weight > 0.0 {
+            let before = texts.len();
+            texts.retain(|&(text, _)| {
+                aligned(student.ids(text as usize), teacher_store.ids(text as usize))
+            });
+            if texts.len() * 2 < before {
+                return Err(Error::new(
+                    ErrorKind::InputInvalid,
+                    format!(
+                        "stage {:?}: teacher and student cut {} of {before} sentences into other \
+                         tokens, so their states cannot be compared; set state_weight = 0",
+                        stage.name,
+                        before - texts.len()
+                    ),
+                ));
+            }
+        }
+        let teacher = BertModel::from_float_model(&teacher_float, &run.device)?;
+        let (from, to) = (model.config().hidden_size, teacher.config().hidden_size);
+        let projection = if from == to {
+            None
+        } else {
+            let seed = seed_of(run.recipe.seed, "projection", 0);
+            let values = super::model::random_values(from * to, 1.0 / (from as f32).sqrt(), seed);
+            let values = Tensor::from_vec(values, (to, from), &run.device)?;
+            Some(model.add_parameter("projection", values, true)?)
+        };
+        Ok(DistillTask { rows, student, teacher_store, texts, teacher, projection, stage })
+    }
+
+    fn project(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.projection {
+            Some(projection) => Ok(x.matmul(&projection.as_tensor().t()?)?),
+            None => Ok(x.clone()),
+        }
+    }
+}
+
+/// Whether the teacher's ids are the student's with a prefix after the first.
+fn aligned(student: &[u32], teacher: &[u32]) -> bool {
+    let Some(extra) = teacher.len().checked_sub(student.len()) else {
+        return false;
+    };
+    !student.is_empty() && student[0] == teacher[0] && student[1..] == teacher[1 + extra..]
+}
+
+impl Task for DistillTask {
+    fn lengths(&self) -> Vec<usize> {
+        self.texts.iter().map(|&(text, _)| self.student.ids(text as usize).len()).collect()
+    }
+
+    fn place(&self, index: usize) -> String {
+        self.rows.place(self.texts[index].1 as usize)
+    }
+
+    fn step(
+        &self,
+        model: &BertModel,
+        batch: &[u32],
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Vec<ForwardOutput>, usize)> {
+        let texts: Vec<usize> =
+            batch.iter().map(|&index| self.texts[index as usize].0 as usize).collect();
+        let ids_of = |store: &'_ TokenStore| -> Result<TokenBatch> {
+            let ids: Vec<&[u32]> = texts.iter().map(|&text| store.ids(text)).collect();
+            TokenBatch::new(&ids)
+        };
+        let (student_batch, teacher_batch) = (ids_of(&self.student)?, ids_of(&self.teacher_store)?);
+        let target = self.teacher.forward(&teacher_batch, &ForwardOptions::default())?;
+        let output = model.forward(&student_batch, options)?;
+        let mut loss: Option<Tensor> = None;
+        let mut add = |term: Tensor, weight: f64| -> Result<()> {
+            let term = (term * weight)?;
+            loss = Some(match loss.take() {
+                Some(loss) => (loss + term)?,
+                None => term,
+            });
+            Ok(())
+        };
+        let stage = &self.stage;
+        if stage.state_weight > 0.0 {
+            // Without the tokens of the teacher's prefix.
+            let mut kept: Vec<u32> = Vec::with_capacity(student_batch.num_tokens());
+            let offsets =
+                student_batch.offsets().windows(2).zip(teacher_batch.offsets().windows(2));
+            for (own, other) in offsets {
+                let extra = (other[1] - other[0]) - (own[1] - own[0]);
+                kept.push(other[0] as u32);
+                kept.extend((other[0] + 1 + extra) as u32..other[1] as u32);
+            }
+            let kept = Tensor::from_vec(kept, student_batch.num_tokens(), model.device())?;
+            let states = target.token_states.index_select(&kept, 0)?;
+            let own = self.project(&output.token_states)?;
+            add(losses::token_state_mse(&own, &states)?, stage.state_weight)?;
+        }
+        if stage.cosine_weight > 0.0 {
+            let own = self.project(&output.pooled)?;
+            add(losses::pooled_cosine_distance(&own, &target.pooled)?, stage.cosine_weight)?;
+        }
+        if stage.similarity_weight > 0.0 {
+            let term = losses::similarity_kl(&output.pooled, &target.pooled, stage.tau)?;
+            add(term, stage.similarity_weight)?;
+        }
+        let loss = loss.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InputInvalid,
+                format!("stage {:?}: all weights of its losses are 0", stage.name),
+            )
+        })?;
+        Ok((loss, vec![output], texts.len()))
+    }
+}
+
+/// Sums since the last line of metrics.
+#[derive(Default)]
+struct Window {
+    steps: usize,
+    loss: f64,
+    grad_norm: f64,
+    sentences: usize,
+    time: Duration,
+}
+
+impl Window {
+    fn add(&mut self, loss: f64, grad_norm: f64, sentences: usize, time: Duration) {
+        self.steps += 1;
+        self.loss += loss;
+        self.grad_norm += grad_norm;
+        self.sentences += sentences;
+        self.time += time;
+    }
+
+    fn mean_loss(&self) -> f64 {
+        self.loss / self.steps as f64
+    }
+
+    fn speed(&self) -> f64 {
+        self.sentences as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+
+    fn metric(&self, stage: &Stage, step: usize, seconds: f64, learning_rate: f64) -> Metric {
+        Metric::Train {
+            stage: stage.name.clone(),
+            step,
+            seconds,
+            loss: self.mean_loss(),
+            learning_rate,
+            grad_norm: self.grad_norm / self.steps as f64,
+            speed: self.speed(),
+        }
+    }
+}
+
+/// A bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    name: String,
+    steps: usize,
+    first: usize,
+    begin: Instant,
+    line: Instant,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new(stage: &Stage, step: usize) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = if terminal {
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {msg}");
+            ProgressBar::new(stage.steps as u64)
+                .with_style(style.expect("the template is well formed"))
+        } else {
+            ProgressBar::hidden()
+        };
+        bar.set_prefix(stage.name.clone());
+        bar.set_position(step as u64);
+        let now = Instant::now();
+        Progress {
+            bar,
+            name: stage.name.clone(),
+            steps: stage.steps,
+            first: step,
+            begin: now,
+            line: now,
+            terminal,
+        }
+    }
+
+    fn step(&mut self, step: usize, window: &Window, limit: Option<(f64, f64)>) {
+        let per_step = self.begin.elapsed().as_secs_f64() / (step - self.first).max(1) as f64;
+        let mut left = per_step * self.steps.saturating_sub(step) as f64;
+        if let Some((seconds, limit)) = limit {
+            left = left.min((limit - seconds).max(0.0));
+        }
+        let message = format!(
+            "loss {:.4}, {:.0} sentences/s, {} left",
+            window.mean_loss(),
+            window.speed(),
+            minutes(left)
+        );
+        if self.terminal {
+            self.bar.set_message(message);
+            self.bar.set_position(step as u64);
+        } else if self.line.elapsed() >= LINE_TIME {
+            self.line = Instant::now();
+            eprintln!("{} step {step}/{}: {message}", self.name, self.steps);
+        }
+    }
+
+    fn pause(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.bar.suspend(work)
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_tokens_are_passed_over() {
+        assert!(aligned(&[0, 7, 8, 2], &[0, 5, 6, 7, 8, 2]));
+        assert!(aligned(&[0, 7, 2], &[0, 7, 2]));
+        assert!(!aligned(&[0, 7, 2], &[0, 5, 9, 2]));
+        assert!(!aligned(&[0, 7, 8, 2], &[0, 7, 2]));
+    }
+}

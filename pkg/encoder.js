@@ -1,3 +1,4 @@
+import { compileCode } from './code.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
 
@@ -16,6 +17,8 @@ export class SentenceEncoder {
   #request;
   #workers;
   #info;
+  /** The compiled code; a restart uses it again. */
+  #code;
   /** @type {Lane[]} */
   #lanes = [];
   /** Calls that wait for an answer. */
@@ -117,6 +120,12 @@ export class SentenceEncoder {
     const { worker, build, source, cache } = this.#request;
     const lanes = [];
     let lost;
+    // Compiled here while the worker starts; both take some ten milliseconds.
+    const code = (this.#code ??= compileCode(build));
+    // What could not be compiled is tried again by the next call.
+    code.catch(() => {
+      this.#code = undefined;
+    });
     const closeAll = (error) => {
       lost ??= error;
       for (const lane of lanes) lane.close(error);
@@ -131,6 +140,7 @@ export class SentenceEncoder {
       if (lost) throw lost;
       if (this.#disposed) throw disposed();
       lanes.push(lane);
+      code.then((module) => lane.call({ op: 'code', module })).catch(closeAll);
       return lane;
     };
     const onAbort = () => closeAll(aborted(signal.reason));
@@ -142,10 +152,9 @@ export class SentenceEncoder {
       const { shared, ...loaded } = await first.call({ op: 'load', build, source, cache, share }, { onProgress });
       for (let n = 1; n < this.#workers; n++) {
         // The last one takes the bytes, the others get copies.
-        const bytes = n === this.#workers - 1 ? shared.bytes : shared.bytes.slice(0);
+        const bytes = n === this.#workers - 1 ? shared : shared.slice(0);
         const lane = await open();
-        await lane.call({ op: 'load', build, source, cache, from: { module: shared.module, bytes } },
-          { transfer: [bytes] });
+        await lane.call({ op: 'load', build, source, cache, bytes }, { transfer: [bytes] });
       }
       if (lost) throw lost;
       if (this.#disposed) throw disposed();

@@ -61,10 +61,10 @@ export interface EncoderInfo {
 }
 
 export interface LoadTimings {
-  /** Making the worker. */
+  /** Making the worker, without the loading of its script. */
   readonly worker: number;
-  /** Fetching and compiling the code; the model is asked for meanwhile. */
-  readonly compile: number;
+  /** Waiting for the code to be fetched and compiled, which begins before the worker starts. */
+  readonly code: number;
   readonly instantiate: number;
   /** From the code's readiness to the model's last byte. */
   readonly fetch: number;

@@ -14,6 +14,9 @@ import { chooseBuild } from './features.js';
 import { workersAvailable } from './hosts.js';
 import { resolveUrl } from './platform.js';
 import { defaultModel } from './model/model.js';
+// Named here too, so that they are asked for at once and not one after the other.
+import './code.js';
+import './lane.js';
 
 export { clearModelCache } from './cache.js';
 export { MunjangError, SentenceEncoder };

@@ -1,16 +1,13 @@
 // One WebAssembly instance with one model in it. Runs in a worker, or beside the caller.
-import { MunjangError, throwIfAborted } from './errors.js';
+import { unavailable } from './code.js';
+import { throwIfAborted } from './errors.js';
 import { loadModel } from './loader.js';
-import { isNode, nodeModule } from './platform.js';
 // Both are imported at once: they are small, and a dynamic import in a worker needs settings in
-// some bundlers. The WebAssembly itself is fetched only for the build in use.
+// some bundlers. Of the WebAssembly itself only the build in use is fetched.
 import * as relaxed from './wasm/munjang_relaxed.js';
 import * as simd128 from './wasm/munjang_simd.js';
 
-const BUILDS = {
-  relaxed: { glue: relaxed, url: () => new URL('./wasm/munjang_relaxed.wasm', import.meta.url) },
-  simd128: { glue: simd128, url: () => new URL('./wasm/munjang_simd.wasm', import.meta.url) },
-};
+const GLUE = { relaxed, simd128 };
 
 export class Runtime {
   #encoder;
@@ -22,32 +19,33 @@ export class Runtime {
    * @param {'simd128' | 'relaxed'} request.build
    * @param {import('./loader.js').ModelSource} request.source
    * @param {boolean} request.cache
-   * @param {boolean} [request.share] return what other workers need to start without fetching
-   * @param {{ module: WebAssembly.Module, bytes: ArrayBuffer }} [request.from] what a first worker shared
+   * @param {boolean} [request.share] return the bytes, for other workers to start without fetching
+   * @param {ArrayBuffer} [request.bytes] what a first worker shared
+   * @param {Promise<WebAssembly.Module>} code from `compileCode`; the model is asked for meanwhile
    * @param {AbortSignal} [signal]
    * @param {(progress: { loaded: number, total: number | null }) => void} [onProgress]
    */
-  async load({ build, source, cache, share = false, from }, signal, onProgress = () => {}) {
+  async load({ build, source, cache, share = false, bytes }, code, signal, onProgress = () => {}) {
     throwIfAborted(signal);
-    const { glue, url } = BUILDS[build];
+    const glue = GLUE[build];
     const started = performance.now();
     let compiled;
     let instantiated;
     const wasm = (async () => {
-      const module = from?.module ?? (await compile(url()));
+      const module = await code;
       compiled = performance.now();
       const { memory } = await instantiate(glue, module);
       instantiated = performance.now();
       this.#memory = memory;
-      return { glue, memory, module };
+      return { glue, memory };
     })();
     // If the model fails first, this failure must not count as unhandled.
     wasm.catch(() => {});
     let loaded;
-    if (from) {
+    if (bytes) {
       await wasm;
-      const buffer = new glue.ModelBuffer(from.bytes.byteLength);
-      buffer.push(new Uint8Array(from.bytes));
+      const buffer = new glue.ModelBuffer(bytes.byteLength);
+      buffer.push(new Uint8Array(bytes));
       loaded = {
         encoder: buffer.finish(),
         source: 'network',
@@ -63,8 +61,8 @@ export class Runtime {
       build,
       source: loaded.source,
       keeping: loaded.keeping !== undefined,
-      timings: { compile: compiled - started, instantiate: instantiated - compiled, ...loaded.timings },
-      ...(share ? { shared: { module: (await wasm).module, bytes: loaded.shared } } : {}),
+      timings: { code: compiled - started, instantiate: instantiated - compiled, ...loaded.timings },
+      ...(share ? { shared: loaded.shared } : {}),
     };
   }
 
@@ -106,36 +104,6 @@ export class Runtime {
   }
 }
 
-/** @param {URL} url */
-async function compile(url) {
-  if (isNode && url.protocol === 'file:') {
-    const { readFile } = await nodeModule('node:fs/promises');
-    try {
-      return await WebAssembly.compile(await readFile(url));
-    } catch (cause) {
-      throw unavailable(url, cause);
-    }
-  }
-  let response;
-  try {
-    response = await fetch(url);
-  } catch (cause) {
-    throw new MunjangError('network', `The encoder's code at ${url} could not be reached: ${cause?.message ?? cause}. `
-      + 'Check the connection.', { cause });
-  }
-  if (!response.ok) {
-    throw unavailable(url, new Error(`the server answered ${response.status}`));
-  }
-  try {
-    // Streaming insists on the right type; servers that do not know .wasm get the slower way.
-    return /^application\/wasm\b/i.test(response.headers.get('content-type') ?? '')
-      ? await WebAssembly.compileStreaming(response)
-      : await WebAssembly.compile(await response.arrayBuffer());
-  } catch (cause) {
-    throw unavailable(url, cause);
-  }
-}
-
 async function instantiate(glue, module) {
   try {
     return await glue.default({ module_or_path: module });
@@ -143,7 +111,3 @@ async function instantiate(glue, module) {
     throw unavailable('its module', cause);
   }
 }
-
-const unavailable = (where, cause) => new MunjangError('wasm_unavailable',
-  `The encoder's code could not be loaded from ${where}: ${cause?.message ?? cause}. Serve the package's wasm/ folder `
-    + "beside its JavaScript, and allow 'wasm-unsafe-eval' if the page has a Content-Security-Policy.", { cause });

@@ -10,14 +10,22 @@ import { Runtime } from './runtime.js';
 export function createService(post) {
   const runtime = new Runtime();
   const loading = new AbortController();
+  // Comes in a message of its own: the model's download need not wait for it.
+  let resolveCode;
+  const code = new Promise((resolve) => {
+    resolveCode = resolve;
+  });
 
   const answer = async (request) => {
     switch (request.op) {
       case 'load': {
         const { id } = request;
-        const result = await runtime.load(request, loading.signal, (progress) => post({ id, progress }));
-        return [result, result.shared ? [result.shared.bytes] : []];
+        const result = await runtime.load(request, code, loading.signal, (progress) => post({ id, progress }));
+        return [result, result.shared ? [result.shared] : []];
       }
+      case 'code':
+        resolveCode(request.module);
+        return [undefined];
       case 'encode': {
         const result = runtime.encode(request.texts);
         return [result, [result.embeddings.buffer, result.tokenCounts.buffer, result.truncated.buffer]];

@@ -98,7 +98,7 @@ function show() {
     ([name, what]) => [`${name}: ${what}`, ...builds.map(([, { results, error }]) => (error ? '–' : ms(results?.[name]?.median)))]);
   const tables = [table([words().benchWork, ...builds.map(([build]) => `${build} (ms)`)], rows)];
   if (report.start) {
-    const parts = ['worker', 'compile', 'instantiate', 'fetch', 'verify', 'model'];
+    const parts = ['worker', 'code', 'instantiate', 'fetch', 'verify', 'model'];
     tables.push(table([words().benchStart2, ...parts, words().benchFirst],
       Object.entries(report.start).map(([name, timings]) => [words()[name], ...parts.map((part) => ms(timings[part])), ms(timings.ms)])));
   }

@@ -1,5 +1,6 @@
 // For measuring the encoder from outside on any converted checkpoint, token ids in. Not part of
 // the package's public face. Runs on the calling thread, so that its CPU time can be read there.
+import { compileCode } from '../code.js';
 import { chooseBuild } from '../features.js';
 import { resolveUrl } from '../platform.js';
 import { Runtime } from '../runtime.js';
@@ -19,7 +20,8 @@ import { Runtime } from '../runtime.js';
 export async function init(modelUrl, opts = {}) {
   const runtime = new Runtime();
   const source = { url: await resolveUrl(modelUrl) };
-  const info = await runtime.load({ build: chooseBuild(opts.build), source, cache: false });
+  const build = chooseBuild(opts.build);
+  const info = await runtime.load({ build, source, cache: false }, compileCode(build));
   return {
     encodeIds: (batch) => runtime.encodeIds(batch),
     encodeTexts: (texts) => runtime.encode(texts).embeddings,

@@ -46,7 +46,7 @@ for (const worker of [true, false]) {
       assert.equal(info.hiddenSize, 8);
       assert.equal(info.maxTokens, 16);
       assert.equal(info.worker, worker);
-      for (const name of ['worker', 'compile', 'instantiate', 'fetch', 'verify', 'model', 'total']) {
+      for (const name of ['worker', 'code', 'instantiate', 'fetch', 'verify', 'model', 'total']) {
         assert.equal(typeof info.timings[name], 'number', name);
       }
       checkEvents(events, model.length);

@@ -43,7 +43,7 @@ test('every error code in the code is declared and explained in the README', asy
   const readme = await readFile(new URL('../../pkg/README.md', import.meta.url), 'utf8');
   const declared = [...types.slice(types.indexOf('MunjangErrorCode')).matchAll(/^ {2}\| '(\w+)'/gm)].map(([, code]) => code);
   const used = new Set();
-  for (const name of ['encoder', 'errors', 'features', 'hosts', 'index', 'lane', 'loader', 'runtime', 'service', 'worker']) {
+  for (const name of ['code', 'encoder', 'errors', 'features', 'hosts', 'index', 'lane', 'loader', 'runtime', 'service', 'worker']) {
     const source = await readFile(new URL(`../../pkg/${name}.js`, import.meta.url), 'utf8');
     for (const [, code] of source.matchAll(/new MunjangError\(\s*'(\w+)'/g)) used.add(code);
   }

@@ -298,17 +298,18 @@ test_dependencies() {
 }
 
 # The kernels' own tests and the encoder's bits, compiled to WebAssembly: plain SIMD in Node,
-# relaxed SIMD in Chromium (Node 20 does not know it).
+# relaxed SIMD in Chromium (Node 20 does not know it). No --quiet: cargo hands it on, and the runner
+# does not know it.
 test_wasm() {
   say "WebAssembly tests: plain SIMD in Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
-    cargo_wasm simd test --quiet --lib --test wasm
+    cargo_wasm simd test --lib --test wasm
   say "WebAssembly tests: relaxed SIMD in Chromium"
   ensure_chromedriver
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
     WASM_BINDGEN_USE_BROWSER=1 CHROMEDRIVER="$CHROMEDRIVER" \
     WASM_BINDGEN_TEST_WEBDRIVER_JSON="$PWD/tests/webdriver.json" \
-    cargo_wasm relaxed test --quiet --lib --test wasm
+    cargo_wasm relaxed test --lib --test wasm
 }
 
 ensure_chromedriver() {

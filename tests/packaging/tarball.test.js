@@ -21,6 +21,8 @@ let folder;
 let files;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'munjang-packed-'));
+  // The code may have been built again since the model was staged.
+  await run(process.execPath, ['prepare.mjs'], { cwd: PKG });
   const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: PKG });
   const packed = Object.values(JSON.parse(stdout))[0];
   files = packed.files.map(({ path }) => path);
@@ -43,6 +45,11 @@ test('the tarball holds what is needed and nothing else', async () => {
   // Every import inside the package leads to a file inside the package.
   for (const path of files.filter((path) => path.endsWith('.js'))) {
     const source = await readFile(join(folder, 'node_modules/munjang', path), 'utf8');
+    // So does every address that a bundler would follow.
+    for (const [, target] of source.matchAll(/new URL\(['"`]([^'"`]+)['"`], import\.meta\.url\)/g)) {
+      const resolved = new URL(target, `file:///${path}`).pathname.slice(1);
+      assert.ok(files.includes(resolved), `${path} names ${target}`);
+    }
     for (const [, target] of source.matchAll(/(?:from|import)\s*\(?['"](\.[^'"]+)['"]/g)) {
       const resolved = new URL(target, `file:///${path}`).pathname.slice(1);
       assert.ok(files.includes(resolved), `${path} imports ${target}`);

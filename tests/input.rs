@@ -65,8 +65,7 @@ fn a_million_characters_are_cut_and_reported() {
     let million = |unit: &str| unit.repeat(1_000_000 / unit.chars().count());
     for (name, encoder) in ENCODERS.iter() {
         let max = encoder.config().max_position_embeddings;
-        for unit in ["가", "안녕하세요 ", "\u{1112}\u{1161}\u{11ab}"]
-        {
+        for unit in ["가", "안녕하세요 ", "\u{1112}\u{1161}\u{11ab}"] {
             let text = million(unit);
             let encoded = encoder.encode_batch(&[&text]).unwrap();
             let tokens = encoder.token_ids(&text).unwrap().len();

@@ -163,6 +163,32 @@ impl Encoder {
         Ok(parts.concat())
     }
 
+    /// The last layer's states of every token, `tokens × hidden_size`, sentence after sentence.
+    ///
+    /// # Errors
+    /// As [`encode_ids`](Self::encode_ids), but states are not checked to be finite.
+    #[cfg(feature = "train")]
+    pub(crate) fn token_states<I: AsRef<[u32]> + Sync>(&self, batch: &[I]) -> Result<Vec<f32>> {
+        const SENTENCES_PER_TASK: usize = 8;
+        let hidden = self.config().hidden_size;
+        let width = padded(hidden);
+        let parts = map_chunks(batch, SENTENCES_PER_TASK, |batch, first| {
+            self.check_ids(batch, first)?;
+            let mut scratch = self.take_scratch();
+            let mut states = Vec::new();
+            for ids in batch {
+                let tokens = ids.as_ref().len();
+                self.run_group(std::slice::from_ref(ids), tokens, &mut scratch);
+                for row in scratch.hidden[..tokens * width].chunks_exact(width) {
+                    states.extend_from_slice(&row[..hidden]);
+                }
+            }
+            self.keep_scratch(scratch);
+            Ok(states)
+        })?;
+        Ok(parts.concat())
+    }
+
     /// Tokens of `text` before truncation, prefix and special tokens included.
     ///
     /// # Errors
@@ -179,9 +205,8 @@ impl Encoder {
         Ok(self.tokenizer.encode(text)?.ids)
     }
 
-    /// Encodes sentences, cut into groups of at most [`GROUP_TOKENS`] tokens. `first` is the number
-    /// of the first sentence in the caller's batch, for messages.
-    fn encode_ids_task<I: AsRef<[u32]>>(&self, batch: &[I], first: usize) -> Result<Vec<f32>> {
+    /// `first` is the number of the first sentence in the caller's batch, for messages.
+    fn check_ids<I: AsRef<[u32]>>(&self, batch: &[I], first: usize) -> Result<()> {
         let config = self.config();
         for (i, ids) in batch.iter().enumerate() {
             let ids = ids.as_ref();
@@ -203,6 +228,14 @@ impl Encoder {
                 format!("sentence {} {problem}", first + i),
             ));
         }
+        Ok(())
+    }
+
+    /// Encodes sentences, cut into groups of at most [`GROUP_TOKENS`] tokens. `first` is the number
+    /// of the first sentence in the caller's batch, for messages.
+    fn encode_ids_task<I: AsRef<[u32]>>(&self, batch: &[I], first: usize) -> Result<Vec<f32>> {
+        self.check_ids(batch, first)?;
+        let config = self.config();
         let mut scratch = self.take_scratch();
         let mut embeddings = vec![0.0; batch.len() * config.hidden_size];
         let mut done = 0;
@@ -217,7 +250,7 @@ impl Encoder {
             self.encode_group(&batch[done..end], tokens, &mut scratch, out);
             done = end;
         }
-        self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(scratch);
+        self.keep_scratch(scratch);
         match embeddings.chunks_exact(config.hidden_size).position(|row| !row[0].is_finite()) {
             None => Ok(embeddings),
             Some(i) => Err(Error::new(
@@ -236,6 +269,10 @@ impl Encoder {
         kept.unwrap_or_default()
     }
 
+    fn keep_scratch(&self, scratch: Scratch) {
+        self.scratch.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(scratch);
+    }
+
     fn encode_group<I: AsRef<[u32]>>(
         &self,
         batch: &[I],
@@ -243,6 +280,18 @@ impl Encoder {
         scratch: &mut Scratch,
         out: &mut [f32],
     ) {
+        let width = padded(self.config().hidden_size);
+        self.run_group(batch, tokens, scratch);
+        let mut row = 0;
+        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.config().hidden_size)) {
+            let end = row + ids.as_ref().len();
+            self.pool(&scratch.hidden[row * width..end * width], out);
+            row = end;
+        }
+    }
+
+    /// Leaves the last layer's states of a group in `scratch.hidden`.
+    fn run_group<I: AsRef<[u32]>>(&self, batch: &[I], tokens: usize, scratch: &mut Scratch) {
         let width = padded(self.config().hidden_size);
         scratch.reserve(self.config(), tokens, BLOCK_ROWS.min(tokens));
         let mut row = 0;
@@ -256,12 +305,6 @@ impl Encoder {
         (self.kernels.add_layer_norm)(hidden, None, self.norm(&self.file.embedding_norm));
         for layer in &self.file.layers {
             self.layer(layer, batch, tokens, scratch);
-        }
-        let mut row = 0;
-        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.config().hidden_size)) {
-            let end = row + ids.as_ref().len();
-            self.pool(&scratch.hidden[row * width..end * width], out);
-            row = end;
         }
     }
 

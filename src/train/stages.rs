@@ -15,11 +15,15 @@ use super::metrics::{Metric, Metrics};
 use super::model::{
     BertModel, Dropout, FakeQuant, ForwardOptions, ForwardOutput, Freeze, TokenBatch,
 };
+use super::ops::pooling;
 use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
 use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
 use super::{export, losses, plot, prune, seed_of};
+use crate::config::ModelConfig;
 use crate::convert::{ConvertOptions, read_checkpoint};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format;
+use crate::model::Encoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::FloatModel;
 
@@ -384,7 +388,7 @@ impl Run {
             Ok(())
         };
 
-        let clock = Instant::now();
+        let mut clock = Clock::new();
         let limit = stage.minutes.map(|minutes| minutes * 60.0);
         let mut progress = Progress::new(stage, step);
         let mut epoch: Option<(u64, Vec<Vec<u32>>)> = None;
@@ -394,7 +398,7 @@ impl Run {
             evaluate(0, 0.0, &model)?;
         }
         loop {
-            let seconds = before + clock.elapsed().as_secs_f64();
+            let seconds = before + clock.seconds();
             let by_time = limit.map_or(0.0, |limit| seconds / limit);
             if step >= stage.steps || by_time >= 1.0 {
                 break;
@@ -449,7 +453,7 @@ impl Run {
                 average.update(model.parameters())?;
             }
             window.add(value, f64::from(stats.grad_norm), sentences, started.elapsed());
-            let seconds = before + clock.elapsed().as_secs_f64();
+            let seconds = before + clock.seconds();
             progress.step(step, &window, limit.map(|limit| (seconds, limit)));
             if window.steps == METRIC_STEPS || step == stage.steps {
                 metrics.push(&window.metric(stage, step, seconds, rate))?;
@@ -464,13 +468,13 @@ impl Run {
             let by_steps = stage.checkpoint_every.is_some_and(|every| step % every.max(1) == 0);
             if by_steps || saved.elapsed() >= CHECKPOINT_TIME {
                 model.parameters().check_finite().map_err(blame)?;
-                let seconds = before + clock.elapsed().as_secs_f64();
+                let seconds = before + clock.seconds();
                 save(step, seconds, &model, &optimizer, &average)?;
                 saved = Instant::now();
             }
         }
         progress.finish();
-        let seconds = before + clock.elapsed().as_secs_f64();
+        let seconds = before + clock.seconds();
         save(step, seconds, &model, &optimizer, &average)?;
         if let Some(average) = average.filter(|average| average.updates() > 0) {
             model.parameters().load(&average.tensors(model.parameters())?)?;
@@ -480,6 +484,28 @@ impl Run {
         // The stage's model is on the disk; what it took to get there is of no more use.
         let _ = std::fs::remove_file(&file);
         Ok((step, seconds))
+    }
+}
+
+/// Time in which the run ran: a process that was stopped or a machine that slept for longer than any
+/// step takes loses none of its minutes.
+struct Clock {
+    last: Instant,
+    total: Duration,
+}
+
+impl Clock {
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn new() -> Self {
+        Clock { last: Instant::now(), total: Duration::ZERO }
+    }
+
+    fn seconds(&mut self) -> f64 {
+        let gap = self.last.elapsed();
+        self.last += gap;
+        self.total += gap.min(Self::LONGEST);
+        self.total.as_secs_f64()
     }
 }
 
@@ -584,9 +610,15 @@ fn teacher_vectors(
     }
     eprintln!("{}: the teacher reads {} sentences", stage.name, store.len());
     let teacher_store = TokenStore::new(&run.tokenizer(&float)?, all_texts(rows))?;
-    let teacher = BertModel::from_float_model(&float, &run.device)?;
     // Both stores number the same texts in the same order.
-    let vectors = super::evaluate::embed_all(&teacher, &teacher_store, None)?;
+    let vectors = match Teacher::new(run, stage, &float)? {
+        Teacher::Float(teacher) => super::evaluate::embed_all(&teacher, &teacher_store, None)?,
+        Teacher::Quantized(teacher) => {
+            let ids: Vec<&[u32]> =
+                (0..teacher_store.len()).map(|index| teacher_store.ids(index)).collect();
+            teacher.encode_ids(&ids)?
+        }
+    };
     let tensor = Tensor::from_slice(&vectors, (store.len(), hidden), &Device::Cpu)?;
     let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
     Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
@@ -795,14 +827,64 @@ impl Task for ContrastTask {
     }
 }
 
+/// A teacher that only answers.
+enum Teacher {
+    Float(BertModel),
+    Quantized(Box<Encoder>),
+}
+
+impl Teacher {
+    fn new(run: &Run, stage: &Stage, float: &FloatModel) -> Result<Self> {
+        Ok(if stage.quantized_teacher {
+            Teacher::Quantized(Box::new(Encoder::from_bytes(format::write(float)?)?))
+        } else {
+            Teacher::Float(BertModel::from_float_model(float, &run.device)?)
+        })
+    }
+
+    fn config(&self) -> &ModelConfig {
+        match self {
+            Teacher::Float(model) => model.config(),
+            Teacher::Quantized(encoder) => encoder.config(),
+        }
+    }
+
+    /// Token states and pooled vectors, not normalized.
+    fn answer(&self, batch: &TokenBatch, device: &Device) -> Result<(Tensor, Tensor)> {
+        match self {
+            Teacher::Float(model) => {
+                let output = model.forward(batch, &ForwardOptions::default())?;
+                Ok((output.token_states, output.pooled))
+            }
+            Teacher::Quantized(encoder) => {
+                let (config, offsets) = (encoder.config(), batch.offsets());
+                let ids: Vec<&[u32]> =
+                    offsets.windows(2).map(|ends| &batch.ids()[ends[0]..ends[1]]).collect();
+                let states = encoder.token_states(&ids)?;
+                let hidden = config.hidden_size;
+                let mut pooled = vec![0.0; batch.num_sentences() * hidden];
+                pooling::forward(config.pooling, offsets, hidden, &states, &mut pooled);
+                Ok((
+                    Tensor::from_vec(states, (batch.num_tokens(), hidden), device)?,
+                    Tensor::from_vec(pooled, (batch.num_sentences(), hidden), device)?,
+                ))
+            }
+        }
+    }
+}
+
+/// Texts that come into one batch because they belong together: the similarities within a batch
+/// teach little where everything is unlike everything.
+const GROUP_TEXTS: usize = 4;
+
 /// The student follows the teacher's states, vectors and similarities.
 struct DistillTask {
     rows: Rows,
     student: TokenStore,
     teacher_store: TokenStore,
-    /// Text number (of both stores) and a row that it stands in.
-    texts: Vec<(u32, u32)>,
-    teacher: BertModel,
+    /// Texts (numbers of both stores) that belong together, and a row that the first stands in.
+    groups: Vec<(Vec<u32>, u32)>,
+    teacher: Teacher,
     /// `teacher width × student width`, where the widths differ.
     projection: Option<Var>,
     stage: Stage,
@@ -821,34 +903,29 @@ impl DistillTask {
         let all = all_texts(&rows);
         let student = TokenStore::new(&run.tokenizer(float)?, all.iter().copied())?;
         let teacher_store = TokenStore::new(&run.tokenizer(&teacher_float)?, all.iter().copied())?;
-        let mut texts: Vec<(u32, u32)> = Vec::with_capacity(student.len());
-        for (at, row) in rows.rows.iter().enumerate() {
-            for text in &row.texts {
-                let number = student.index(text);
-                // Numbers rise by one with each new text.
-                if number == texts.len() {
-                    texts.push((number as u32, at as u32));
-                }
-            }
-        }
+        let mut groups = related_texts(&rows, &student);
         if stage.state_weight > 0.0 {
-            let before = texts.len();
-            texts.retain(|&(text, _)| {
-                aligned(student.ids(text as usize), teacher_store.ids(text as usize))
-            });
-            if texts.len() * 2 < before {
+            for (texts, _) in &mut groups {
+                texts.retain(|&text| {
+                    aligned(student.ids(text as usize), teacher_store.ids(text as usize))
+                });
+            }
+            groups.retain(|(texts, _)| !texts.is_empty());
+            let (before, left) =
+                (student.len(), groups.iter().map(|(texts, _)| texts.len()).sum::<usize>());
+            if left * 2 < before {
                 return Err(Error::new(
                     ErrorKind::InputInvalid,
                     format!(
                         "stage {:?}: teacher and student cut {} of {before} sentences into other \
                          tokens, so their states cannot be compared; set state_weight = 0",
                         stage.name,
-                        before - texts.len()
+                        before - left
                     ),
                 ));
             }
         }
-        let teacher = BertModel::from_float_model(&teacher_float, &run.device)?;
+        let teacher = Teacher::new(run, &stage, &teacher_float)?;
         let (from, to) = (model.config().hidden_size, teacher.config().hidden_size);
         let projection = if from == to {
             None
@@ -858,7 +935,7 @@ impl DistillTask {
             let values = Tensor::from_vec(values, (to, from), &run.device)?;
             Some(model.add_parameter("projection", values, true)?)
         };
-        Ok(DistillTask { rows, student, teacher_store, texts, teacher, projection, stage })
+        Ok(DistillTask { rows, student, teacher_store, groups, teacher, projection, stage })
     }
 
     fn project(&self, x: &Tensor) -> Result<Tensor> {
@@ -867,6 +944,43 @@ impl DistillTask {
             None => Ok(x.clone()),
         }
     }
+}
+
+/// Every text of `store` once, in groups of up to [`GROUP_TEXTS`] that share a row, an earlier text or
+/// a paraphrase set, each with the first row that it stands in.
+fn related_texts(rows: &Rows, store: &TokenStore) -> Vec<(Vec<u32>, u32)> {
+    let mut groups: Vec<(Vec<u32>, u32)> = Vec::new();
+    let mut group_of: HashMap<usize, usize> = HashMap::new();
+    let mut group_of_set: HashMap<u64, usize> = HashMap::new();
+    for (at, row) in rows.rows.iter().enumerate() {
+        let numbers: Vec<usize> = row.texts.iter().map(|text| store.index(text)).collect();
+        let mut group = numbers.iter().find_map(|number| group_of.get(number).copied());
+        if let (None, Target::Set(set)) = (group, row.target) {
+            group = group_of_set.get(&set).copied();
+        }
+        for number in numbers {
+            if group_of.contains_key(&number) {
+                continue;
+            }
+            let place = match group {
+                Some(place) if groups[place].0.len() < GROUP_TEXTS => place,
+                _ => {
+                    groups.push((Vec::new(), at as u32));
+                    groups.len() - 1
+                }
+            };
+            // Sentences of one row are related only where the row says so.
+            if !matches!(row.target, Target::None) {
+                group = Some(place);
+            }
+            groups[place].0.push(number as u32);
+            group_of.insert(number, place);
+            if let Target::Set(set) = row.target {
+                group_of_set.insert(set, place);
+            }
+        }
+    }
+    groups
 }
 
 /// Whether the teacher's ids are the student's with a prefix after the first.
@@ -879,11 +993,16 @@ fn aligned(student: &[u32], teacher: &[u32]) -> bool {
 
 impl Task for DistillTask {
     fn lengths(&self) -> Vec<usize> {
-        self.texts.iter().map(|&(text, _)| self.student.ids(text as usize).len()).collect()
+        let length = |&text: &u32| self.student.ids(text as usize).len();
+        // By the mean, so that a batch holds sentences of one length.
+        self.groups
+            .iter()
+            .map(|(texts, _)| texts.iter().map(length).sum::<usize>() / texts.len())
+            .collect()
     }
 
     fn place(&self, index: usize) -> String {
-        self.rows.place(self.texts[index].1 as usize)
+        self.rows.place(self.groups[index].1 as usize)
     }
 
     fn step(
@@ -892,14 +1011,17 @@ impl Task for DistillTask {
         batch: &[u32],
         options: &ForwardOptions,
     ) -> Result<(Tensor, Vec<ForwardOutput>, usize)> {
-        let texts: Vec<usize> =
-            batch.iter().map(|&index| self.texts[index as usize].0 as usize).collect();
+        let texts: Vec<usize> = batch
+            .iter()
+            .flat_map(|&index| &self.groups[index as usize].0)
+            .map(|&text| text as usize)
+            .collect();
         let ids_of = |store: &'_ TokenStore| -> Result<TokenBatch> {
             let ids: Vec<&[u32]> = texts.iter().map(|&text| store.ids(text)).collect();
             TokenBatch::new(&ids)
         };
         let (student_batch, teacher_batch) = (ids_of(&self.student)?, ids_of(&self.teacher_store)?);
-        let target = self.teacher.forward(&teacher_batch, &ForwardOptions::default())?;
+        let (target_states, target_pooled) = self.teacher.answer(&teacher_batch, model.device())?;
         let output = model.forward(&student_batch, options)?;
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<()> {
@@ -922,16 +1044,16 @@ impl Task for DistillTask {
                 kept.extend((other[0] + 1 + extra) as u32..other[1] as u32);
             }
             let kept = Tensor::from_vec(kept, student_batch.num_tokens(), model.device())?;
-            let states = target.token_states.index_select(&kept, 0)?;
+            let states = target_states.index_select(&kept, 0)?;
             let own = self.project(&output.token_states)?;
             add(losses::token_state_mse(&own, &states)?, stage.state_weight)?;
         }
         if stage.cosine_weight > 0.0 {
             let own = self.project(&output.pooled)?;
-            add(losses::pooled_cosine_distance(&own, &target.pooled)?, stage.cosine_weight)?;
+            add(losses::pooled_cosine_distance(&own, &target_pooled)?, stage.cosine_weight)?;
         }
         if stage.similarity_weight > 0.0 {
-            let term = losses::similarity_kl(&output.pooled, &target.pooled, stage.tau)?;
+            let term = losses::similarity_kl(&output.pooled, &target_pooled, stage.tau)?;
             add(term, stage.similarity_weight)?;
         }
         let loss = loss.ok_or_else(|| {

@@ -85,7 +85,9 @@ ensure_wasm_target() {
   # Asked once only: where rustup cannot download, it takes its time to find out.
   if [ ! -f "$TOOLS/std-from-source" ]; then
     say "Adding the $TARGET target"
-    if command -v rustup >/dev/null 2>&1 && rustup target add "$TARGET" >/dev/null 2>&1; then
+    # rustup may believe that it is there when it is not, so the folder has the last word.
+    if command -v rustup >/dev/null 2>&1 && rustup target add "$TARGET" >/dev/null 2>&1 &&
+      [ -d "$sysroot/lib/rustlib/$TARGET/lib" ]; then
       return
     fi
   fi

@@ -157,11 +157,12 @@ layers = [0, 2]
 [[stage]]
 name = "distill"
 kind = "distill"
-data = ["sts", "lines"]
+data = ["sts", "nli", "lines"]
 steps = 6
 batch = 8
 learning_rate = 1e-3
 state_weight = 1.0
+quantized_teacher = true
 freeze_word_embeddings = true
 
 [[stage]]
@@ -171,6 +172,7 @@ data = ["sts"]
 steps = 6
 batch = 8
 teacher_weight = 0.1
+quantized_teacher = true
 quantize_bits = 7
 evaluate_every = 3
 average = { start = 0.5, every = 1 }

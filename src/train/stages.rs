@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
-use super::data::{EvalSentences, Rows, Target, TokenStore, batches};
+use super::data::{EvalSentences, Row, Rows, Target, TokenStore, batches};
 use super::evaluate::Evaluation;
 use super::metrics::{Metric, Metrics};
 use super::model::{
@@ -903,7 +903,7 @@ impl DistillTask {
         let all = all_texts(&rows);
         let student = TokenStore::new(&run.tokenizer(float)?, all.iter().copied())?;
         let teacher_store = TokenStore::new(&run.tokenizer(&teacher_float)?, all.iter().copied())?;
-        let mut groups = related_texts(&rows, &student);
+        let mut groups = related_texts(&rows.rows, |text| student.index(text));
         if stage.state_weight > 0.0 {
             for (texts, _) in &mut groups {
                 texts.retain(|&text| {
@@ -946,14 +946,14 @@ impl DistillTask {
     }
 }
 
-/// Every text of `store` once, in groups of up to [`GROUP_TEXTS`] that share a row, an earlier text or
+/// Every text (by its number) once, in groups of up to [`GROUP_TEXTS`] that share a row, an earlier text or
 /// a paraphrase set, each with the first row that it stands in.
-fn related_texts(rows: &Rows, store: &TokenStore) -> Vec<(Vec<u32>, u32)> {
+fn related_texts(rows: &[Row], number_of: impl Fn(&str) -> usize) -> Vec<(Vec<u32>, u32)> {
     let mut groups: Vec<(Vec<u32>, u32)> = Vec::new();
     let mut group_of: HashMap<usize, usize> = HashMap::new();
     let mut group_of_set: HashMap<u64, usize> = HashMap::new();
-    for (at, row) in rows.rows.iter().enumerate() {
-        let numbers: Vec<usize> = row.texts.iter().map(|text| store.index(text)).collect();
+    for (at, row) in rows.iter().enumerate() {
+        let numbers: Vec<usize> = row.texts.iter().map(|text| number_of(text)).collect();
         let mut group = numbers.iter().find_map(|number| group_of.get(number).copied());
         if let (None, Target::Set(set)) = (group, row.target) {
             group = group_of_set.get(&set).copied();
@@ -1181,5 +1181,38 @@ mod tests {
         assert!(aligned(&[0, 7, 2], &[0, 7, 2]));
         assert!(!aligned(&[0, 7, 2], &[0, 5, 9, 2]));
         assert!(!aligned(&[0, 7, 8, 2], &[0, 7, 2]));
+    }
+
+    #[test]
+    fn related_texts_come_together_and_once() {
+        let row = |texts: &[&str], target| Row {
+            texts: texts.iter().map(|&text| text.to_owned()).collect(),
+            target,
+            file: 0,
+            line: 1,
+        };
+        let rows = [
+            row(&["0", "1"], Target::Score(0.5)),
+            row(&["2", "3"], Target::None),
+            row(&["1", "4"], Target::Entailment),
+            row(&["5"], Target::Set(7)),
+            row(&["6"], Target::Set(8)),
+            row(&["7"], Target::Set(7)),
+            row(&["0", "8"], Target::Contradiction),
+            row(&["0", "9"], Target::Neutral),
+            row(&["0", "4"], Target::Pair),
+        ];
+        let groups = related_texts(&rows, |text| text.parse().unwrap());
+        let of = |texts: &[u32], row| (texts.to_vec(), row);
+        let expected = [
+            of(&[0, 1, 4, 8], 0),
+            of(&[2], 1),
+            of(&[3], 1),
+            of(&[5, 7], 3),
+            of(&[6], 4),
+            // The first group is full.
+            of(&[9], 7),
+        ];
+        assert_eq!(groups, expected);
     }
 }

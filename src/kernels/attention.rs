@@ -1,7 +1,7 @@
 //! Multi-head self-attention over one sentence, in 16-bit integers with exact 32-bit sums.
 
 use super::lanes::Lanes;
-use super::rows::{array, lanes, lanes_mut, softmax, tree};
+use super::rows::{array, lanes, lanes_mut, softmax};
 use super::tiles::{Tile, product_i16};
 use super::{LANES, SoftmaxArgs, padded};
 use crate::quant::{QUERY_KEY_MAX, VALUE_MAX};
@@ -160,8 +160,7 @@ unsafe fn quantize_row<L: Lanes>(row: &[f32], out: &mut [i16]) -> f32 {
         for c in (0..row.len()).step_by(LANES) {
             best = best.max(L::load(lanes(row, c)).abs());
         }
-        let best = tree(array(best), |a, b| if a < b { b } else { a });
-        let (step, inverse) = steps(best, QUERY_KEY_MAX);
+        let (step, inverse) = steps(best.highest(), QUERY_KEY_MAX);
         let inverse = L::splat(inverse);
         for c in (0..row.len()).step_by(LANES) {
             let q = L::load(lanes(row, c)).mul(inverse).round_plus(0);

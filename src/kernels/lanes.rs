@@ -3,6 +3,7 @@
 //! operation is correctly rounded (or exact), so all give the same bits.
 
 use super::LANES;
+use super::rows::{array, tree};
 use crate::quant::ROUNDING_MAGIC;
 
 /// Sixteen `f32` lanes.
@@ -44,6 +45,25 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]);
     /// Stores `a[0], b[0], a[1], b[1], …`; lanes lie within 16 bits.
     unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]);
+
+    /// The sum of all lanes in the fixed tree.
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        // SAFETY: the caller's.
+        tree(unsafe { array(self) }, |a, b| a + b)
+    }
+    /// The lowest lane, in the fixed tree.
+    #[inline(always)]
+    unsafe fn lowest(self) -> f32 {
+        // SAFETY: the caller's.
+        tree(unsafe { array(self) }, |a, b| if b < a { b } else { a })
+    }
+    /// The highest lane, in the fixed tree.
+    #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        // SAFETY: the caller's.
+        tree(unsafe { array(self) }, |a, b| if a < b { b } else { a })
+    }
 
     /// Nearest integer, ties to even, plus `offset`; see [`crate::quant::round_to_i32`].
     #[inline(always)]

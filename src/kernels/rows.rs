@@ -179,9 +179,7 @@ unsafe fn activate<L: Lanes, A: Activate>(x: &mut [f32]) -> (f32, f32) {
             low = low.min(y);
             high = high.max(y);
         }
-        let low = tree(array(low), |a, b| if b < a { b } else { a });
-        let high = tree(array(high), |a, b| if a < b { b } else { a });
-        (low, high)
+        (low.lowest(), high.highest())
     }
 }
 
@@ -241,7 +239,7 @@ pub(super) unsafe fn add_layer_norm<L: Lanes>(
                 }
                 sums = sums.add(y);
             }
-            let mean = tree(array(sums), |a, b| a + b) / norm.columns as f32;
+            let mean = sums.sum() / norm.columns as f32;
             // Padding is not part of the variance: it differs from the mean by nothing.
             x[norm.columns..].fill(mean);
             let mean = L::splat(mean);
@@ -250,7 +248,7 @@ pub(super) unsafe fn add_layer_norm<L: Lanes>(
                 let d = L::load(lanes(x, at)).sub(mean);
                 squares = squares.add(d.mul(d));
             }
-            let variance = tree(array(squares), |a, b| a + b) / norm.columns as f32;
+            let variance = squares.sum() / norm.columns as f32;
             let factor = L::splat(1.0 / (variance + norm.eps).sqrt());
             for at in (0..stride).step_by(LANES) {
                 let here = lanes_mut(x, at);
@@ -282,20 +280,21 @@ pub(super) unsafe fn softmax<L: Lanes>(
     for ((scores, out), (&query, sum)) in rows.zip(query_scales.iter().zip(sums)) {
         // SAFETY: the caller's.
         unsafe {
-            // The integer scores become floats in place.
+            // The integer scores become floats in place; what is no key's is lowest of all.
             let query = L::splat(query);
+            let mut best = L::splat(f32::MIN);
             for at in (0..stride).step_by(LANES) {
                 let here = lanes_mut(scores, at);
                 let score = L::from_int(L::load_int(here));
-                let score = score.mul(L::load(lanes(key_scales, at))).mul(query);
+                let mut score = score.mul(L::load(lanes(key_scales, at))).mul(query);
                 L::store_int(score.bits(), here);
+                if at + LANES > keys {
+                    here[keys - at..].fill(f32::MIN.to_bits() as i32);
+                    score = L::from_bits(L::load_int(here));
+                }
+                best = best.max(score);
             }
-            scores[keys..].fill(f32::MIN.to_bits() as i32);
-            let mut best = L::splat(f32::MIN);
-            for at in (0..stride).step_by(LANES) {
-                best = best.max(L::from_bits(L::load_int(lanes(scores, at))));
-            }
-            let best = L::splat(tree(array(best), |a, b| if a < b { b } else { a }));
+            let best = L::splat(best.highest());
             let mut total = L::splat_int(0);
             for at in (0..stride).step_by(LANES) {
                 let score = L::from_bits(L::load_int(lanes(scores, at)));

@@ -1,7 +1,9 @@
 //! The loops around the micro-kernels and the table around both, the same for every instruction
 //! set.
 
-use super::{LANES, PackedMatrix, QuantizedRows};
+use std::cell::RefCell;
+
+use super::{LANES, PackedMatrix, QuantizedRows, grow};
 use crate::quant::RowScale;
 
 /// What an instruction set brings: blocks of up to 8 rows times 16 columns.
@@ -10,12 +12,14 @@ pub(super) trait Tile {
     const ROWS: usize;
     /// Rows of the largest 16-bit block, at most 8.
     const ROWS_I16: usize;
+    /// Whether [`Tile::block`] wants activations of 16 bits: widened once for all panels.
+    const WIDE: bool = false;
 
     /// `R` rows of activations times one panel, dequantized.
     ///
     /// # Safety
     /// The CPU must have the instruction set. `a` must be readable for `(R − 1) · stride + depth`
-    /// bytes, `panel` for `16 · depth`, and `out` writable for `(R − 1) · out_stride + 16` floats.
+    /// bytes (`+ 2 · depth` if `WIDE`), `panel` for `16 · depth`, and `out` writable for `(R − 1) · out_stride + 16` floats.
     /// `depth` is a multiple of 16.
     unsafe fn block<const R: usize>(
         a: Rows,
@@ -39,11 +43,15 @@ pub(super) trait Tile {
     );
 }
 
-/// A block of activation rows.
+/// A block of activation rows; the stride is in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     pub data: *const u8,
     pub stride: usize,
+}
+
+thread_local! {
+    static WIDENED: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A block of 16-bit rows.
@@ -123,6 +131,27 @@ pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, o
     let count = a.scales.len();
     assert!(w.cols.is_multiple_of(LANES) && a.stride >= w.cols && a.data.len() >= count * a.stride);
     assert!(w.data.len() >= w.rows * w.cols && out.len() >= count * w.rows);
+    if T::WIDE {
+        WIDENED.with_borrow_mut(|wide| {
+            grow(wide, count * a.stride);
+            for (wide, &x) in wide.iter_mut().zip(&a.data[..count * a.stride]) {
+                *wide = x.into();
+            }
+            let rows = Rows { data: wide.as_ptr().cast(), stride: 2 * a.stride };
+            // SAFETY: the assertions above and the buffer's length.
+            unsafe { panels::<T>(rows, a.scales, w, out) }
+        });
+    } else {
+        let rows = Rows { data: a.data.as_ptr(), stride: a.stride };
+        // SAFETY: the assertions above.
+        unsafe { panels::<T>(rows, a.scales, w, out) }
+    }
+}
+
+/// # Safety
+/// As [`Tile::block`] for all rows of `scales` and all panels of `w`.
+#[inline(always)]
+unsafe fn panels<T: Tile>(a: Rows, scales: &[RowScale], w: &PackedMatrix<'_>, out: &mut [f32]) {
     for at in (0..w.rows).step_by(LANES) {
         let panel = Panel {
             data: w.data[at * w.cols..][..LANES * w.cols].as_ptr(),
@@ -131,19 +160,29 @@ pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, o
             bias: lanes(w.bias, at),
             sums: lanes(w.sums, at),
         };
-        for (block, scales) in a.scales.chunks(T::ROWS).enumerate() {
-            let r = block * T::ROWS;
-            // SAFETY: by the assertions, these rows of `a` and `out` and this panel exist.
+        let mut r = 0;
+        while r < scales.len() {
+            let rows = block_rows(scales.len() - r, T::ROWS);
+            let scales = &scales[r..r + rows];
+            // SAFETY: the caller's.
             unsafe {
-                let a = Rows { data: a.data.as_ptr().add(r * a.stride), stride: a.stride };
+                let a = Rows { data: a.data.add(r * a.stride), stride: a.stride };
                 let out = Out { data: out.as_mut_ptr().add(r * w.rows + at), stride: w.rows };
-                with_rows!(scales.len(), R => {
+                with_rows!(rows, R => {
                     let scales = scales.first_chunk::<R>().expect("a block of R rows");
                     T::block::<R>(a, panel, scales, out)
                 });
             }
+            r += rows;
         }
     }
+}
+
+/// Rows of the next block where `left` are to be done: no single row is left for the end, which
+/// would load all weights for itself.
+#[inline(always)]
+fn block_rows(left: usize, most: usize) -> usize {
+    if left == most + 1 && most > 2 { most - 1 } else { left.min(most) }
 }
 
 /// `out[r][c] = Σₖ a[r][k] · b[k][c]` over the first `depth` values (even) of rows of `a`, which

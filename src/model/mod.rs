@@ -20,10 +20,10 @@ use crate::tokenizer::Tokenizer;
 use scratch::Scratch;
 
 /// Tokens that go through the layers together; a longer sentence goes alone.
-const GROUP_TOKENS: usize = 256;
+const GROUP_TOKENS: usize = 3 * BLOCK_ROWS;
 /// Rows that go through the matrix products of a layer together: their activations stay in the
 /// second-level cache beside the weights' panels.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 96;
 /// Texts that one task tokenizes and encodes.
 const TEXTS_PER_TASK: usize = 64;
 

@@ -2,18 +2,59 @@
 //! second operand has 7 bits; activations do, in every build.
 
 use std::arch::wasm32::*;
+use std::marker::PhantomData;
 
 use super::simd128::{Floats, Simd128, store};
 use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
-pub(super) static KERNELS: Kernels = table!("relaxed", "simd128,relaxed-simd", Relaxed, Floats);
+/// Products summed in pairs of 16 bits.
+pub(super) static KERNELS: Kernels =
+    table!("relaxed", "simd128,relaxed-simd", Relaxed<Sixteen>, Floats);
+/// Products summed in fours of 32 bits: one instruction where the CPU has such a dot product
+/// (AVX-VNNI, ARM), two and slower where it has not.
+pub(super) static KERNELS_DOT: Kernels =
+    table!("relaxed-dot", "simd128,relaxed-simd", Relaxed<ThirtyTwo>, Floats);
 
-struct Relaxed;
+/// How products become sums.
+trait Sum {
+    /// `sum + w[0] · x[0] + w[1] · x[1]`, four products in each lane of both.
+    ///
+    /// # Safety
+    /// None beyond the instruction set.
+    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128;
+}
 
-impl Tile for Relaxed {
-    const ROWS: usize = 4;
+struct Sixteen;
+
+impl Sum for Sixteen {
+    #[inline(always)]
+    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
+        // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
+        let pairs = i16x8_add(
+            i16x8_relaxed_dot_i8x16_i7x16(w[0], x[0]),
+            i16x8_relaxed_dot_i8x16_i7x16(w[1], x[1]),
+        );
+        i32x4_add(sum, i32x4_extadd_pairwise_i16x8(pairs))
+    }
+}
+
+struct ThirtyTwo;
+
+impl Sum for ThirtyTwo {
+    #[inline(always)]
+    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
+        let sum = i32x4_relaxed_dot_i8x16_i7x16_add(w[0], x[0], sum);
+        i32x4_relaxed_dot_i8x16_i7x16_add(w[1], x[1], sum)
+    }
+}
+
+struct Relaxed<S>(PhantomData<S>);
+
+impl<S: Sum> Tile for Relaxed<S> {
+    // With four rows V8 runs out of registers and spills, which costs a tenth.
+    const ROWS: usize = 3;
     const ROWS_I16: usize = Simd128::ROWS_I16;
 
     #[inline(always)]
@@ -30,22 +71,12 @@ impl Tile for Relaxed {
                 for k in (0..panel.depth).step_by(8) {
                     let group = panel.data.add(k * LANES + 4 * at);
                     let w = |i: usize| v128_load(group.add(16 * i).cast());
-                    let (w00, w01, w10, w11) = (w(0), w(1), w(4), w(5));
+                    let (low, high) = ([w(0), w(4)], [w(1), w(5)]);
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let x = a.data.add(r * a.stride + k);
-                        let x0 = v128_load32_splat(x.cast());
-                        let x1 = v128_load32_splat(x.add(4).cast());
-                        // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
-                        let low = i16x8_add(
-                            i16x8_relaxed_dot_i8x16_i7x16(w00, x0),
-                            i16x8_relaxed_dot_i8x16_i7x16(w10, x1),
-                        );
-                        let high = i16x8_add(
-                            i16x8_relaxed_dot_i8x16_i7x16(w01, x0),
-                            i16x8_relaxed_dot_i8x16_i7x16(w11, x1),
-                        );
-                        sums[0] = i32x4_add(sums[0], i32x4_extadd_pairwise_i16x8(low));
-                        sums[1] = i32x4_add(sums[1], i32x4_extadd_pairwise_i16x8(high));
+                        let x = [v128_load32_splat(x.cast()), v128_load32_splat(x.add(4).cast())];
+                        sums[0] = S::add_dots(sums[0], low, x);
+                        sums[1] = S::add_dots(sums[1], high, x);
                     }
                 }
                 for (r, sums) in sums.into_iter().enumerate() {

@@ -32,6 +32,7 @@ pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScal
 impl Tile for Simd128 {
     const ROWS: usize = 4;
     const ROWS_I16: usize = 4;
+    const WIDE: bool = true;
 
     #[inline(always)]
     unsafe fn block<const R: usize>(
@@ -50,8 +51,8 @@ impl Tile for Simd128 {
                     let w0 = i16x8_load_extend_i8x8(group);
                     let w1 = i16x8_load_extend_i8x8(group.add(8));
                     for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = v128_load32_splat(a.data.add(r * a.stride + k).cast());
-                        let x = u16x8_extend_low_u8x16(x);
+                        // Four values of 16 bits.
+                        let x = v128_load64_splat(a.data.add(r * a.stride + 2 * k).cast());
                         sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, w0));
                         sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, w1));
                     }
@@ -123,6 +124,14 @@ unsafe fn store_quarters(x: [v128; 4], to: *mut v128) {
     }
 }
 
+/// Joins sixteen lanes in the fixed tree, 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+fn join(x: [v128; 4], f: impl Fn(v128, v128) -> v128) -> f32 {
+    let four = f(f(x[0], x[2]), f(x[1], x[3]));
+    let two = f(four, i32x4_shuffle::<2, 3, 2, 3>(four, four));
+    f32x4_extract_lane::<0>(f(two, i32x4_shuffle::<1, 1, 1, 1>(two, two)))
+}
+
 /// Four registers of 4 floats.
 #[derive(Clone, Copy)]
 pub(super) struct Floats([v128; 4]);
@@ -191,6 +200,18 @@ impl Lanes for Floats {
     #[inline(always)]
     unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
         unsafe { store_quarters(x, to.as_mut_ptr().cast()) }
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        join(self.0, |a, b| f32x4_add(a, b))
+    }
+    #[inline(always)]
+    unsafe fn lowest(self) -> f32 {
+        join(self.0, |a, b| f32x4_pmin(a, b))
+    }
+    #[inline(always)]
+    unsafe fn highest(self) -> f32 {
+        join(self.0, |a, b| f32x4_pmax(a, b))
     }
     #[inline(always)]
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {

@@ -24,10 +24,10 @@ async function resolveSource(source, signal) {
   const { chunks } = await openUrl(source.url, 'model manifest', signal);
   const decoder = new TextDecoder();
   let text = '';
-  for await (const chunk of guarded(chunks, signal, () => `the manifest at ${source.url}`)) {
+  await drain(chunks, signal, () => `the manifest at ${source.url}`, (chunk) => {
     text += decoder.decode(chunk, { stream: true });
-    if (text.length > 1e6) break;
-  }
+    return text.length <= 1e6;
+  });
   let manifest;
   try {
     manifest = JSON.parse(text);
@@ -56,7 +56,7 @@ async function resolveSource(source, signal) {
  * @param {AbortSignal} [options.signal]
  * @param {(progress: { loaded: number, total: number | null }) => void} options.onProgress
  * @returns {Promise<{ encoder: any, source: 'network' | 'cache' | 'file', shared?: ArrayBuffer,
- *   keeping?: Promise<void>, which is the writing to the cache,
+ *   keepCopy?: () => Promise<void>, which writes the file to the cache as long as the encoder lives,
  *   timings: { fetch: number, verify: number, model: number } }>}
  */
 export async function loadModel(wasm, given, { cache, share, signal, onProgress }) {
@@ -96,18 +96,18 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
   const { glue, memory } = await wasm;
   const started = performance.now();
   let loaded = 0;
-  const parts = guarded(chunks, signal, () =>
-    `the model at ${source.url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`);
+  const each = (take) => drain(chunks, signal, () =>
+    `the model at ${source.url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`, take);
   let buffer;
   if (length === null) {
     // No total, so nothing can be reserved: collect first.
     const collected = [];
-    for await (const chunk of parts) {
+    await each((chunk) => {
       collected.push(chunk);
       loaded += chunk.byteLength;
       checkSize(loaded, source.url);
       onProgress({ loaded, total: null });
-    }
+    });
     if (loaded === 0) throw truncated(source.url, 0, null);
     buffer = new glue.ModelBuffer(loaded);
     for (const chunk of collected) buffer.push(chunk);
@@ -119,7 +119,7 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
     buffer = new glue.ModelBuffer(length);
     try {
       let checked = false;
-      for await (const chunk of parts) {
+      await each((chunk) => {
         if (loaded + chunk.byteLength > length) {
           throw new MunjangError('checksum_mismatch', `More bytes came from ${source.url} than the ${length} `
             + 'that were announced. Serve the file as it is, without transforming it; give a manifest if it is compressed.');
@@ -132,7 +132,7 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
         }
         // The event that says "all of it" is sent once the bytes are known to be right.
         if (loaded < length) onProgress({ loaded, total: length });
-      }
+      });
       if (!checked) checkHead(view(memory, buffer).subarray(0, loaded), source.url);
       if (loaded < length) throw truncated(source.url, loaded, length);
     } catch (error) {
@@ -142,11 +142,11 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
   }
   const received = performance.now();
 
-  // All three copies are made now, from one view, before `finish` takes the buffer away. The
-  // digest runs in another thread while the tokenizer and the tensors are being checked here.
+  // The digest runs in another thread, on a copy, while the tokenizer and the tensors are being
+  // checked here. The bytes stay where they are when `finish` makes them the encoder's.
   const bytes = view(memory, buffer);
+  const [offset, size] = [bytes.byteOffset, bytes.byteLength];
   const digest = source.sha256 === undefined ? undefined : digestOf(buffer, bytes);
-  const kept = keep ? new Response(bytes, { headers: { 'content-type': 'application/octet-stream' } }) : undefined;
   const shared = share ? bytes.slice().buffer : undefined;
   const hashed = performance.now();
   let encoder;
@@ -166,12 +166,16 @@ async function receive(wasm, source, { chunks, length, share, keep, signal, onPr
   if (failure) throw failure;
   throwIfAborted(signal);
   const verified = performance.now();
-  const keeping = kept && writeCached(source.sha256, kept);
+  // Of the memory as it is then: it may have grown.
+  const keepCopy = keep
+    ? () => writeCached(source.sha256, new Response(new Uint8Array(memory.buffer, offset, size),
+      { headers: { 'content-type': 'application/octet-stream' } }))
+    : undefined;
   if (length !== null) onProgress({ loaded, total: length });
   return {
     encoder,
     shared,
-    keeping,
+    keepCopy,
     timings: { fetch: received - started, model: ready - hashed, verify: hashed - received + (verified - ready) },
   };
 }
@@ -208,39 +212,43 @@ function checkHead(bytes, url) {
     : `What came from ${url} is not a model file. Check the address.`);
 }
 
-/** The chunks of a stream, with failures named and the signal obeyed. */
-async function* guarded(chunks, signal, what) {
+/**
+ * Hands every chunk of a stream to `take` until it returns false, with failures named and the signal
+ * obeyed. A plain loop: a file comes in hundreds of chunks, and generators around generators cost more
+ * than the chunks.
+ */
+async function drain(chunks, signal, what, take) {
+  // Not every browser can iterate a ReadableStream.
+  const reader = chunks.getReader?.();
+  let ended = false;
+  let thrown;
+  const give = (chunk) => {
+    throwIfAborted(signal);
+    try {
+      return take(chunk);
+    } catch (error) {
+      thrown = error;
+      throw error;
+    }
+  };
   try {
-    for await (const chunk of iterate(chunks)) {
-      throwIfAborted(signal);
-      yield chunk;
+    if (reader) {
+      for (;;) {
+        const { done, value } = await reader.read();
+        ended = done;
+        if (done || give(value) === false) break;
+      }
+    } else {
+      for await (const chunk of chunks) if (give(chunk) === false) break;
     }
   } catch (cause) {
     if (signal?.aborted) throw aborted(signal.reason);
-    if (cause instanceof MunjangError) throw cause;
+    if (cause === thrown || cause instanceof MunjangError) throw cause;
     throw new MunjangError('download_truncated', `The connection was lost while reading ${what()}. Load it again.`,
       { cause });
-  }
-}
-
-/** Not every browser can iterate a ReadableStream. */
-async function* iterate(chunks) {
-  if (typeof chunks.getReader !== 'function') {
-    yield* chunks;
-    return;
-  }
-  const reader = chunks.getReader();
-  let ended = false;
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      yield value;
-    }
-    ended = true;
   } finally {
     // Leaving early must also stop the download.
-    if (!ended) void reader.cancel().catch(() => {});
+    if (reader && !ended) void reader.cancel().catch(() => {});
   }
 }
 

@@ -9,9 +9,14 @@ import * as simd128 from './wasm/munjang_simd.js';
 
 const GLUE = { relaxed, simd128 };
 
+/** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
+const KEEP_AFTER_MS = 250;
+
 export class Runtime {
   #encoder;
   #memory;
+  #keepCopy;
+  #keepTimer;
   #keeping;
 
   /**
@@ -55,19 +60,26 @@ export class Runtime {
       loaded = await loadModel(wasm, source, { cache, share, signal, onProgress });
     }
     this.#encoder = loaded.encoder;
-    this.#keeping = loaded.keeping;
+    if (loaded.keepCopy) {
+      this.#keepCopy = loaded.keepCopy;
+      this.#keepTimer = setTimeout(() => void this.settled(), KEEP_AFTER_MS);
+    }
     return {
       ...this.#encoder.info(),
       build,
       source: loaded.source,
-      keeping: loaded.keeping !== undefined,
+      keeping: loaded.keepCopy !== undefined,
       timings: { code: compiled - started, instantiate: instantiated - compiled, ...loaded.timings },
       ...(share ? { shared: loaded.shared } : {}),
     };
   }
 
-  /** Resolves when the model's way into the cache has ended. */
+  /** Resolves when the model's way into the cache has ended; begins it if it has not begun. */
   async settled() {
+    clearTimeout(this.#keepTimer);
+    const keepCopy = this.#keepCopy;
+    this.#keepCopy = undefined;
+    if (keepCopy) this.#keeping = keepCopy();
     await this.#keeping;
   }
 
@@ -99,6 +111,8 @@ export class Runtime {
   }
 
   free() {
+    clearTimeout(this.#keepTimer);
+    this.#keepCopy = undefined;
     this.#encoder?.free();
     this.#encoder = undefined;
   }

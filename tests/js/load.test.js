@@ -279,7 +279,8 @@ describe('with a cache', () => {
       await server.close();
     }
   }
-  const settled = () => new Promise((resolve) => setTimeout(resolve, 20));
+  // The copy waits for the first sentences to go before it.
+  const settled = () => new Promise((resolve) => setTimeout(resolve, 350));
 
   test('the second load comes from the cache, a bad entry is deleted and fetched once more', async () => {
     await withServer(() => model, async (load, server) => {

@@ -13,9 +13,14 @@ pub(super) fn available() -> Vec<&'static Kernels> {
         &simd128::KERNELS,
         #[cfg(target_feature = "relaxed-simd")]
         &relaxed::KERNELS,
+        #[cfg(target_feature = "relaxed-simd")]
+        &relaxed::KERNELS_DOT,
     ]
 }
 
 pub(super) fn select() -> &'static Kernels {
+    #[cfg(target_feature = "relaxed-simd")]
+    return if relaxed::dot_is_composed() { &relaxed::KERNELS } else { &relaxed::KERNELS_DOT };
+    #[cfg(not(target_feature = "relaxed-simd"))]
     available().pop().unwrap_or(&super::scalar::KERNELS)
 }

@@ -41,16 +41,16 @@ fn main() -> Result<(), AnyError> {
     Ok(())
 }
 
-/// Milliseconds that the busiest thread of this process has run, by Linux's own counter;
-/// elsewhere the time since the start.
+/// Milliseconds that all threads of this process have run, by Linux's own counter (with one thread in
+/// the pool: the time of one core); elsewhere the time since the start.
 fn cpu_or_wall_ms() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let busiest = threads
+    let total: f64 = threads
         .filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok())
         .filter_map(|line| line.split(' ').next()?.parse::<f64>().ok())
-        .fold(0.0, f64::max);
-    if busiest > 0.0 {
-        return busiest / 1e6;
+        .sum();
+    if total > 0.0 {
+        return total / 1e6;
     }
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed().as_secs_f64() * 1e3

@@ -55,7 +55,7 @@ def corpus():
 
 
 def make_tokenizer(path, vocab_size):
-    """A Unigram tokenizer with sentencepiece's normalization table, filled up to `vocab_size`."""
+    """A Unigram tokenizer filled up to `vocab_size`, arranged as the shipped model's."""
     tokenizer = Tokenizer.from_file(str(FIXTURES / "small" / "xlm-roberta" / "tokenizer.json"))
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     tokenizer.model = models.Unigram()
@@ -64,6 +64,12 @@ def make_tokenizer(path, vocab_size):
         trainers.UnigramTrainer(vocab_size=vocab_size, special_tokens=special, unk_token="<unk>", show_progress=False),
     )
     content = json.loads(tokenizer.to_str())
+    content["normalizer"] = {"type": "Sequence", "normalizers": [
+        {"type": "NFKC"},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+        {"type": "Strip", "strip_left": False, "strip_right": True},
+    ]}
+    content["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     # Without the fixture's <mask>, which would be id `vocab_size`.
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in special]
     vocab = content["model"]["vocab"]

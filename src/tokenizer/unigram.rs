@@ -30,7 +30,7 @@ pub(super) struct Unigram {
     /// Tokens found in the raw text before anything else, such as `<s>`.
     added: Vec<(String, u32)>,
     tree: Tree,
-    scores: Vec<f32>,
+    scores: Vec<f64>,
     unknown_score: f64,
     unknown_id: u32,
 }
@@ -88,8 +88,8 @@ impl Unigram {
         for piece in &compact.pieces {
             scores[piece.id as usize] = piece.score;
         }
-        let lowest = scores.iter().copied().fold(f32::INFINITY, f32::min);
-        let unknown_score = f64::from(lowest) - UNKNOWN_PENALTY;
+        let lowest = scores.iter().copied().fold(f64::INFINITY, f64::min);
+        let unknown_score = lowest - UNKNOWN_PENALTY;
         if unknown_score >= 0.0 {
             // Two unknown characters could then beat a piece of both.
             return None;
@@ -199,7 +199,7 @@ impl Unigram {
                 node = child;
                 let id = self.tree.pieces[node];
                 if id != NO_PIECE {
-                    reach(end, f64::from(self.scores[id as usize]) + score_here, id);
+                    reach(end, self.scores[id as usize] + score_here, id);
                     known_char |= at == 0;
                 }
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use golden_files::{SMALL, small};
 use munjang::config::Pooling;
-use munjang::convert::{ConvertOptions, Manifest, read_checkpoint};
+use munjang::convert::{ConvertOptions, Manifest, checkpoint_files, read_checkpoint};
 use munjang::{Encoder, format};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -308,4 +308,20 @@ fn a_manifest_guards_its_model() {
     assert!(Manifest::read_model(&path).unwrap_err().to_string().contains("size"));
     std::fs::write(&path, manifest.to_json().replace("tiny.munjang", "../tiny.munjang")).unwrap();
     assert_eq!(Manifest::read_model(&path).unwrap_err().code(), "data_invalid");
+}
+
+#[test]
+fn a_model_written_as_a_checkpoint_converts_to_the_same_file() {
+    for name in SMALL {
+        let model = read_checkpoint(&small(name), &ConvertOptions::default()).unwrap();
+        let folder = TempDir::new().unwrap();
+        for (file, bytes) in checkpoint_files(&model).unwrap() {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let again = read_checkpoint(folder.path(), &ConvertOptions::default()).unwrap();
+        assert_eq!(again.config, model.config, "{name}");
+        assert_eq!(format::write(&again).unwrap(), format::write(&model).unwrap(), "{name}");
+    }
 }

@@ -56,8 +56,9 @@ const load = (page, options = {}) =>
     }
   }, options);
 
-const waitForCache = (page) =>
-  page.waitForFunction(async () => (await (await caches.open('munjang-models')).keys()).length === 1);
+const waitForCache = (page) => page.evaluate(async () => {
+  while ((await (await caches.open('munjang-models')).keys()).length !== 1) await new Promise((r) => setTimeout(r, 20));
+});
 
 const hash = (floats) => createHash('sha256').update(Buffer.from(new Float32Array(floats).buffer)).digest('hex');
 
@@ -96,7 +97,7 @@ describe('loading', () => {
       assert.equal(third.info.source, 'network');
       check(third.events);
       assert.equal(site.requests.filter((path) => path === modelPath).length, 1);
-      await page.waitForTimeout(200);
+      await waitForCache(page);
       assert.equal((await load(page)).info.source, 'cache', 'repaired');
     }));
 

@@ -103,7 +103,9 @@ test('the progress bar shows the bytes, and the second visit comes from the cach
     release();
     await page.waitForSelector('#facts:not([hidden])');
     assert.equal(await page.isVisible('#loading'), false);
-    await page.waitForFunction(async () => (await (await caches.open('munjang-models')).keys()).length === 1);
+    await page.evaluate(async () => {
+      while ((await (await caches.open('munjang-models')).keys()).length !== 1) await new Promise((r) => setTimeout(r, 20));
+    });
     await open(page);
     assert.equal(await page.textContent('#fact-source'), '캐시');
   }));
@@ -237,7 +239,9 @@ test('without a network after the first visit', () =>
   withPage({}, async (page, context) => {
     await open(page);
     await page.evaluate(() => navigator.serviceWorker.ready);
-    await page.waitForFunction(async () => (await (await caches.open('munjang-models')).keys()).length === 1);
+    await page.evaluate(async () => {
+      while ((await (await caches.open('munjang-models')).keys()).length !== 1) await new Promise((r) => setTimeout(r, 20));
+    });
     // The second visit goes through the service worker, which keeps the files; the third has no network.
     await open(page);
     await context.setOffline(true);

@@ -1,6 +1,7 @@
 //! Hugging Face checkpoint folders (`config.json`, `model.safetensors`, `tokenizer.json`) read into
 //! a [`FloatModel`].
 
+mod checkpoint;
 mod hf_config;
 mod manifest;
 mod tensors;
@@ -14,6 +15,7 @@ use crate::weights::{FloatModel, Layer, Matrix};
 use hf_config::{Family, HfConfig};
 use tensors::Tensors;
 
+pub use checkpoint::checkpoint_files;
 pub use manifest::Manifest;
 
 /// What to take from a checkpoint and how it is to be used.
@@ -133,35 +135,19 @@ pub fn read_checkpoint(dir: &Path, options: &ConvertOptions) -> Result<FloatMode
     })
 }
 
+/// Number of layers of the checkpoint in `dir`, from its `config.json` alone.
+///
+/// # Errors
+/// As [`read_checkpoint`].
+pub fn num_layers(dir: &Path) -> Result<usize> {
+    Ok(HfConfig::read(&dir.join("config.json"))?.num_hidden_layers)
+}
+
 fn read_layer(tensors: &Tensors, prefix: &str, hf: &HfConfig, index: usize) -> Result<Layer> {
     let (hidden, wide) = (hf.hidden_size, hf.intermediate_size);
-    let base = match hf.family {
-        Family::Bert => format!("{prefix}encoder.layer.{index}"),
-        Family::DistilBert => format!("{prefix}transformer.layer.{index}"),
-    };
+    let base = layer_base(hf.family, prefix, index);
     let [query, key, value, attention_output, attention_norm, intermediate, output, output_norm] =
-        match hf.family {
-            Family::Bert => [
-                "attention.self.query",
-                "attention.self.key",
-                "attention.self.value",
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
-            ],
-            Family::DistilBert => [
-                "attention.q_lin",
-                "attention.k_lin",
-                "attention.v_lin",
-                "attention.out_lin",
-                "sa_layer_norm",
-                "ffn.lin1",
-                "ffn.lin2",
-                "output_layer_norm",
-            ],
-        };
+        layer_names(hf.family);
     let linear = |name, out, in_| tensors.linear(&format!("{base}.{name}"), out, in_);
     let norm = |name| tensors.layer_norm(&format!("{base}.{name}"), hidden);
     Ok(Layer {
@@ -174,6 +160,41 @@ fn read_layer(tensors: &Tensors, prefix: &str, hf: &HfConfig, index: usize) -> R
         output: linear(output, hidden, wide)?,
         output_norm: norm(output_norm)?,
     })
+}
+
+/// What the names of layer `index`'s tensors begin with.
+fn layer_base(family: Family, prefix: &str, index: usize) -> String {
+    match family {
+        Family::Bert => format!("{prefix}encoder.layer.{index}"),
+        Family::DistilBert => format!("{prefix}transformer.layer.{index}"),
+    }
+}
+
+/// Query, key, value, attention output and its normalization, intermediate, output and its
+/// normalization.
+fn layer_names(family: Family) -> [&'static str; 8] {
+    match family {
+        Family::Bert => [
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "attention.output.LayerNorm",
+            "intermediate.dense",
+            "output.dense",
+            "output.LayerNorm",
+        ],
+        Family::DistilBert => [
+            "attention.q_lin",
+            "attention.k_lin",
+            "attention.v_lin",
+            "attention.out_lin",
+            "sa_layer_norm",
+            "ffn.lin1",
+            "ffn.lin2",
+            "output_layer_norm",
+        ],
+    }
 }
 
 /// The layers to keep, checked against how many there are.

@@ -9,8 +9,8 @@ use super::metrics::{Metric, Metrics};
 use super::model::BertModel;
 use super::recipe::{EvalKind, EvalSet, Slot, Stage, StageKind};
 use super::stages::{Run, minutes};
-use crate::convert::Manifest;
-use crate::error::Result;
+use crate::convert::{Manifest, checkpoint_files};
+use crate::error::{Error, Result};
 use crate::model::Encoder;
 use crate::tokenizer::Tokenizer;
 use crate::{eval, format};
@@ -25,7 +25,9 @@ struct Line {
 }
 
 /// Writes `NAME.munjang`, `manifest.json` and `MODEL_CARD.md` of the student into the stage's
-/// folder, and measures the file on all evaluation sets.
+/// folder, beside them in `checkpoint/` the same model in 32-bit floats as a Hugging Face checkpoint
+/// (`munjang convert` makes the same `NAME.munjang` of it), and measures the file on all evaluation
+/// sets.
 ///
 /// # Errors
 /// When a weight is not finite, a file cannot be written, or an evaluation set is malformed.
@@ -41,6 +43,16 @@ pub fn export(run: &Run, index: usize, metrics: &Metrics) -> Result<()> {
     write_atomically(&folder.join(&name), &bytes)?;
     let manifest = Manifest::new(name, &bytes, &info);
     write_atomically(&folder.join("manifest.json"), manifest.to_json().as_bytes())?;
+
+    for (file, bytes) in checkpoint_files(&float)? {
+        let path = folder.join("checkpoint").join(file);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| {
+                Error::io(format!("cannot make the folder {}", parent.display()), source)
+            })?;
+        }
+        write_atomically(&path, &bytes)?;
+    }
 
     let config = &float.config;
     let tokenizer = Tokenizer::from_bytes(

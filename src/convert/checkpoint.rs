@@ -147,11 +147,7 @@ fn hf_config(model: &FloatModel, family: Family, offset: usize, tokenizer: &Valu
     Value::Object(fields)
 }
 
-fn tensors<'a>(
-    model: &'a FloatModel,
-    family: Family,
-    offset: usize,
-) -> Vec<(String, Floats<'a>)> {
+fn tensors<'a>(model: &'a FloatModel, family: Family, offset: usize) -> Vec<(String, Floats<'a>)> {
     let hidden = model.config.hidden_size;
     let mut all: Vec<(String, Floats<'a>)> = Vec::new();
     let mut put = |name: String, shape: Vec<usize>, values: Cow<'a, [f32]>| {

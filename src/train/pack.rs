@@ -49,8 +49,9 @@ const TRAINED_SHARE: f64 = 0.96;
 struct Header {
     version: u32,
     recipe: Recipe,
-    /// The recipe's file, as messages name it.
+    /// The recipe's file and the lines of its stages, as messages name them.
     path: String,
+    lines: Vec<usize>,
     /// The first stage to run.
     begin: usize,
     /// Ways of cutting text that ids are there for.
@@ -90,6 +91,11 @@ impl Packed {
                 format!("the packed folder has no {}; no packed stage should need it", slot.name()),
             )
         })
+    }
+
+    /// The first stage that was packed.
+    pub fn begin(&self) -> usize {
+        self.begin
     }
 
     fn of(&self, slot: Slot) -> &Option<FloatModel> {
@@ -209,6 +215,9 @@ impl Packed {
         }
         let mut recipe = header.recipe;
         recipe.path = header.path;
+        for (stage, line) in recipe.stages.iter_mut().zip(header.lines) {
+            stage.line = line;
+        }
         let packed = Packed {
             ids,
             tables: header.tables,
@@ -575,6 +584,7 @@ pub fn pack(run: &Run, out: &Path, most: usize) -> Result<()> {
         version: VERSION,
         recipe: recipe.clone(),
         path: recipe.path.clone(),
+        lines: recipe.stages.iter().map(|stage| stage.line).collect(),
         begin,
         tables: tables.clone(),
         sources,

@@ -180,7 +180,9 @@ impl Run {
     /// # Errors
     /// [`ErrorKind::InputInvalid`] if an earlier stage that makes it has not run.
     pub fn model_before(&self, index: usize, slot: Slot) -> Result<FloatModel> {
-        let made_by = self.recipe.stages[..index]
+        // What came before a packed run began is in the packed models.
+        let first = self.packed.as_ref().map_or(0, Packed::begin).min(index);
+        let made_by = self.recipe.stages[first..index]
             .iter()
             .rev()
             .find(|stage| written_slot(stage) == Some(slot));
@@ -555,6 +557,7 @@ impl Run {
         let mut progress = Progress::new(stage, step);
         let mut epoch: Option<(u64, Vec<Vec<u32>>)> = None;
         let mut saved = Instant::now();
+        let mut due = false;
         let mut window = Window::default();
         if step == 0 && stage.evaluate_every.is_some() {
             evaluate(0, 0.0, &model)?;
@@ -603,6 +606,11 @@ impl Run {
             let (loss, outputs, sentences) = task.step(&model, indices, &options).map_err(blame)?;
             let value = f64::from(loss.detach().to_scalar::<f32>()?);
             let gradients = model.backward(&loss, outputs).map_err(blame)?;
+            if due {
+                // Only now it is known that these weights have a loss and gradients.
+                save(step, before + clock.seconds(), &model, &optimizer, &average)?;
+                (due, saved) = (false, Instant::now());
+            }
             let rate = schedule.learning_rate(virtual_step);
             let stats = optimizer.step(model.parameters(), &gradients, rate).map_err(blame)?;
             step += 1;
@@ -628,14 +636,10 @@ impl Run {
                 plot::write(&self.out, &metrics.read()?)?;
             }
             let by_steps = stage.checkpoint_every.is_some_and(|every| step % every.max(1) == 0);
-            if by_steps || saved.elapsed() >= CHECKPOINT_TIME {
-                model.parameters().check_finite().map_err(blame)?;
-                let seconds = before + clock.seconds();
-                save(step, seconds, &model, &optimizer, &average)?;
-                saved = Instant::now();
-            }
+            due |= by_steps || saved.elapsed() >= CHECKPOINT_TIME;
         }
         progress.finish();
+        model.parameters().check_finite()?;
         let seconds = before + clock.seconds();
         save(step, seconds, &model, &optimizer, &average)?;
         if let Some(average) = average.filter(|average| average.updates() > 0) {

@@ -164,6 +164,12 @@ impl Tokenizer {
         }
     }
 
+    /// Special tokens before and after a text.
+    #[cfg(feature = "train")]
+    pub(crate) fn around(&self) -> (&[u32], &[u32]) {
+        (&self.leading, &self.trailing)
+    }
+
     /// One more than the largest id that can come out.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size

@@ -87,6 +87,7 @@ impl Place {
             student: None,
             out: self.out(out),
             device: Device::Cpu,
+            packed: None,
         }
     }
 }
@@ -190,6 +191,9 @@ fn a_whole_recipe_leaves_a_model_that_the_encoder_runs() {
 
     let folder = place.out("out/export");
     let (_, bytes) = Manifest::read_model(&folder.join("manifest.json")).unwrap();
+    // The float checkpoint beside the file converts to the very same file.
+    let float = read_checkpoint(&folder.join("checkpoint"), &ConvertOptions::default()).unwrap();
+    assert!(munjang::format::write(&float).unwrap() == bytes);
     let encoder = Encoder::from_bytes(bytes).unwrap();
     let config = encoder.info().config;
     assert_eq!((config.num_hidden_layers, config.vocab_size), (2, 830));
@@ -410,14 +414,44 @@ fn mistakes_say_what_to_do() {
     let error = place.run(&changed, "other").run(None).unwrap_err().to_string();
     assert!(error.contains("other settings"), "{error}");
 
-    // A teacher with fewer layers than the recipe picks.
-    let changed = RECIPE.replace("layers = [0, 2]", "layers = [0, 5, 11]");
-    let run = place.run(&changed, "picks");
-    for stage in ["vocabulary", "center", "contrast", "teacher_sts"] {
+    // A teacher that does not fit the recipe is found before anything is done, and the place named.
+    let line_of = |text: &str, stage: &str| {
+        let name = format!("name = {stage:?}");
+        text.lines().position(|line| line == name).unwrap()
+    };
+    for (old, new, stage, said) in [
+        ("layers = [0, 2]", "layers = [0, 5, 11]", "layers", "[0, 5, 11]"),
+        ("freeze_layers = 1", "freeze_layers = 4", "contrast", "the teacher has 3 layers"),
+        (
+            "state_weight = 1.0",
+            "middle_weight = 1.0\nmiddle_layers = [[0, 3]]",
+            "distill",
+            "the teacher 3",
+        ),
+        (
+            "state_weight = 1.0",
+            "middle_weight = 1.0\nmiddle_layers = [[2, 1]]",
+            "distill",
+            "the student has 2 layers",
+        ),
+    ] {
+        let changed = RECIPE.replace(old, new);
+        let error = place.run(&changed, "misfit").run(None).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.code(), "input_invalid");
+        let at = format!("test.toml:{}: stage {stage:?}", line_of(&changed, stage));
+        assert!(text.starts_with(&at) && text.contains(said), "{at} in {text}");
+        assert!(!place.out("misfit/vocabulary").exists());
+    }
+    // What only shows when a stage runs names its place too.
+    let wide = RECIPE.replace("steps = 4\n", "steps = 4\ndimensions = [48]\n");
+    let run = place.run(&wide, "wide");
+    for stage in ["vocabulary", "center", "contrast"] {
         run.run(Some(stage)).unwrap();
     }
-    let error = run.run(Some("layers")).unwrap_err().to_string();
-    assert!(error.contains("[0, 5, 11]"), "{error}");
+    let error = run.run(Some("teacher_sts")).unwrap_err().to_string();
+    let at = format!("test.toml:{}: stage \"teacher_sts\"", line_of(&wide, "teacher_sts"));
+    assert!(error.starts_with(&at) && error.contains("cannot be cut to 48"), "{error}");
 }
 
 #[test]
@@ -433,6 +467,477 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let text = error.to_string();
     assert!(text.contains("stage \"distill\", step") && text.contains(".t"), "{text}");
     assert!(!place.out("nan/distill/model.safetensors").exists());
+}
+
+/// Weights that leave the finite numbers after a while: what was saved before is whole, and the
+/// batch is named by its rows.
+#[test]
+fn the_last_good_checkpoint_outlives_a_loss_that_is_not_finite() {
+    let place = Place::new();
+    let calm = KILLED.replace("steps = 120", "steps = 6").replace("every = 5", "every = 1");
+    let wild = |steps: usize| {
+        calm.replace("steps = 6", &format!("steps = {steps}"))
+            .replace("dropout = 0.1", "dropout = 0.1\nstate_weight = 1.0")
+    };
+    // A run that is cut short in its fifth step...
+    let run = place.run(&wild(6), "late");
+    run.run(Some("layers")).unwrap();
+    let file = place.out("late/distill/checkpoint.safetensors");
+    let settings = {
+        // ...here by a checkpoint whose moments are about to overflow.
+        let mut short = place.run(&wild(6), "late");
+        short.recipe.stages[1].minutes = Some(1e-9);
+        short.run(Some("distill")).unwrap();
+        fs::read_to_string(place.out("late/distill/done.json")).unwrap()
+    };
+    fs::remove_file(place.out("late/distill/done.json")).unwrap();
+    let model = place.out("late/distill/model.safetensors");
+    fs::remove_file(&model).unwrap();
+    let student = read_float_model(&place.out("late/layers/model.safetensors")).unwrap();
+    let bert = munjang::train::model::BertModel::from_float_model(&student, &Device::Cpu).unwrap();
+    let mut tensors = std::collections::HashMap::new();
+    for parameter in bert.parameters().iter() {
+        let value = parameter.var.as_detached_tensor();
+        let zeros = value.zeros_like().unwrap();
+        tensors.insert(format!("adamw.second.{}", parameter.name), zeros.clone());
+        // A first moment that throws the weights far out in the first step.
+        tensors.insert(format!("adamw.first.{}", parameter.name), (zeros + 1e30).unwrap());
+        tensors.insert(format!("model.{}", parameter.name), value);
+    }
+    let one = |value: i64| candle_core::Tensor::new(&[value], &Device::Cpu).unwrap();
+    tensors.insert("adamw.steps".into(), one(4));
+    tensors.insert("average.updates".into(), one(0));
+    let notes = [("settings", settings.as_str()), ("step", "4"), ("seconds", "1.0")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Checkpoint { tensors, notes: notes.into() }.write(&file).unwrap();
+    let before = fs::read(&file).unwrap();
+
+    let error = run.run(Some("distill")).unwrap_err();
+    assert_eq!(error.code(), "non_finite", "{error}");
+    let text = error.to_string();
+    assert!(text.starts_with("test.toml:") && text.contains("stage \"distill\", step 5"), "{text}");
+    let named = text.contains("sts/train.tsv:") || text.contains("plain/lines.txt:");
+    assert!(named && text.contains("the batch begins with"), "{text}");
+    assert!(!model.exists());
+    assert!(fs::read(&file).unwrap() == before, "the last good checkpoint was touched");
+}
+
+/// A disk that is full, by a limit of the size of files: the error names the file, what was there
+/// before stays whole, and with room the run goes on from it.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_loses_nothing() {
+    let place = Place::new();
+    let recipe = place.recipe("killed.toml", &KILLED.replace("steps = 120", "steps = 20"));
+    let limited = |kib: Option<usize>| {
+        // A file that would grow beyond the limit gives an error where the signal is ignored.
+        let limit = match kib {
+            Some(kib) => format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\""),
+            None => "exec \"$0\" \"$@\"".to_owned(),
+        };
+        Command::new("bash")
+            .args(["-c", &limit, env!("CARGO_BIN_EXE_munjang"), "train"])
+            .arg(&recipe)
+            .args(["--data".as_ref(), place.data().as_os_str()])
+            .args(["--teacher".as_ref(), small("bert").as_os_str()])
+            .args(["--out".as_ref(), place.out("full").as_os_str()])
+            .output()
+            .unwrap()
+    };
+    let output = limited(Some(600));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(said.contains("cannot write") && said.contains("checkpoint.safetensors"), "{said}");
+    let left: Vec<String> = fs::read_dir(place.out("full/distill"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let student = read_float_model(&place.out("full/layers/model.safetensors")).unwrap();
+    assert_eq!(student.layers.len(), 2);
+
+    assert!(limited(None).status.success());
+    let whole = fs::read(place.out("full/distill/model.safetensors")).unwrap();
+    // An older checkpoint outlives the attempt to write a newer one.
+    let file = place.out("full/old.safetensors");
+    munjang::train::checkpoint::write_atomically(&file, b"old").unwrap();
+    fs::create_dir(place.out("full/old.safetensors.partial")).unwrap();
+    assert!(munjang::train::checkpoint::write_atomically(&file, &whole).is_err());
+    assert_eq!(fs::read(&file).unwrap(), b"old");
+}
+
+#[test]
+fn sentences_of_evaluation_passages_are_left_out_and_counted() {
+    let place = Place::new();
+    let passage = "한강은 서울을 가로질러 흐르는 강이다. 길이는 약 494 km 이며 서해로 들어간다.";
+    place.write("qa/dev.tsv", &format!("question\tpassage\n한강은 긴가\t{passage}\n"));
+    let mut lines = fs::read_to_string(place.data().join("plain/lines.txt")).unwrap();
+    lines += "길이는 약 494km이며, 서해로 들어간다\n이 문장은 어디에도 나오지 않습니다\n";
+    place.write("plain/lines.txt", &lines);
+    let text = RECIPE.replacen(
+        "[[stage]]",
+        "[[evaluate]]\nname = \"qa\"\nfile = \"qa/dev.tsv\"\nkind = \"retrieval\"\n\
+         columns = [\"question\", \"passage\"]\nfinal_only = true\n[[stage]]",
+        1,
+    );
+    let run = place.run(&text, "out");
+    let rows = run.rows(&run.recipe.stages[1]).unwrap();
+    assert_eq!(rows.counts[0].1.in_passages, 1);
+    assert!(!rows.rows.iter().any(|row| row.texts[0].contains("494km")));
+    assert!(rows.rows.iter().any(|row| row.texts[0].contains("어디에도")));
+
+    let recipe = place.recipe("passages.toml", &text);
+    let output = Command::new(env!("CARGO_BIN_EXE_munjang"))
+        .arg("train")
+        .arg(&recipe)
+        .args(["--data".as_ref(), place.data().as_os_str()])
+        .args(["--teacher".as_ref(), small("bert").as_os_str()])
+        .args(["--out".as_ref(), place.out("dry").as_os_str()])
+        .arg("--dry-run")
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let line = said.lines().find(|line| line.starts_with("lines ")).unwrap();
+    let counts: Vec<&str> = line.split_whitespace().collect();
+    assert!(said.contains("in passages") && counts[4] == "1", "{said}");
+}
+
+/// Middle layers and cut vectors, with the teacher as it is and quantized.
+#[test]
+fn middle_layers_and_cut_vectors_are_trained_and_measured() {
+    let place = Place::new();
+    let text = RECIPE
+        .replace("state_weight = 1.0", "middle_weight = 0.5\nmiddle_layers = [[0, 1]]\ndimensions = [16, 32]\nevaluate_every = 3")
+        .replace("teacher_weight = 0.1", "teacher_weight = 0.1\ndimensions = [16]")
+        .replace("freeze_layers = 1", "freeze_layers = 1\ndimensions = [16]");
+    place.run(&text, "float").run(None).unwrap();
+    let metrics = Metrics::new(&place.out("float")).read().unwrap();
+    let measured = |stage: &str, metric: &str| {
+        metrics.iter().any(|line| {
+            matches!(line, Metric::Score { stage: at, metric: name, value, .. }
+                if at == stage && name == metric && value.is_finite())
+        })
+    };
+    assert!(measured("distill", "spearman") && measured("distill", "spearman, 32 wide"));
+    assert!(measured("student_sts", "pearson, 16 wide"));
+    assert!(!measured("student_sts", "pearson, 32 wide"));
+
+    let model =
+        |out: &str| read_float_model(&place.out(out).join("distill/model.safetensors")).unwrap();
+    // Each of the two options changes what is learned.
+    for (option, out) in [
+        ("middle_weight = 0.5\nmiddle_layers = [[0, 1]]\n", "plain"),
+        ("dimensions = [16, 32]\n", "uncut"),
+    ] {
+        let run = place.run(&text.replace(option, ""), out);
+        copy_stages(
+            &place,
+            "float",
+            out,
+            &["vocabulary", "center", "contrast", "teacher_sts", "layers"],
+        );
+        run.run(Some("distill")).unwrap();
+        assert!(model(out) != model("float"), "{out}");
+    }
+    // A quantized teacher has middle states too, and they are near to the float ones.
+    let quantized = text.replace("middle_weight", "quantized_teacher = true\nmiddle_weight");
+    copy_stages(
+        &place,
+        "float",
+        "int8",
+        &["vocabulary", "center", "contrast", "teacher_sts", "layers"],
+    );
+    place.run(&quantized, "int8").run(Some("distill")).unwrap();
+    let first_loss = |out: &str| {
+        let lines = Metrics::new(&place.out(out)).read().unwrap();
+        lines
+            .into_iter()
+            .find_map(|line| match line {
+                Metric::Train { stage, loss, .. } if stage == "distill" => Some(loss),
+                _ => None,
+            })
+            .unwrap()
+    };
+    let (float, int8) = (first_loss("float"), first_loss("int8"));
+    assert!((float - int8).abs() < 0.05 * float, "{float} {int8}");
+}
+
+fn copy_stages(place: &Place, from: &str, to: &str, stages: &[&str]) {
+    for stage in stages {
+        let folder = place.out(to).join(stage);
+        fs::create_dir_all(&folder).unwrap();
+        for file in ["model.safetensors", "done.json"] {
+            fs::copy(place.out(from).join(stage).join(file), folder.join(file)).unwrap();
+        }
+    }
+}
+
+const CROSS: &str = r#"
+name = "cross"
+seed = 5
+max_tokens = 24
+[data.sts]
+file = "sts/train.tsv"
+kind = "sts"
+license = "CC0 1.0"
+[data.nli]
+file = "nli/train.tsv"
+kind = "nli"
+license = "CC0 1.0"
+[data.lines]
+file = "plain/lines.txt"
+kind = "sentences"
+license = "CC0 1.0"
+[data.labelled]
+made_by = "label"
+kind = "sts"
+weight = 0.3
+license = "CC0 1.0"
+origin = "scored by the cross-encoder"
+[[evaluate]]
+name = "tiny dev"
+file = "sts/dev.tsv"
+[[stage]]
+name = "cross"
+kind = "cross_encoder"
+model = "teacher"
+data = ["sts"]
+steps = 4
+batch = 8
+dropout = 0.1
+learning_rate = 1e-3
+evaluate_every = 2
+[[stage]]
+name = "label"
+kind = "label_pairs"
+data = ["nli", "lines"]
+neighbours = 2
+mined_sentences = 40
+[[stage]]
+name = "layers"
+kind = "pick_layers"
+layers = [0, 2]
+[[stage]]
+name = "student_sts"
+kind = "sts"
+data = ["sts", "labelled"]
+steps = 4
+batch = 8
+[[stage]]
+name = "export"
+kind = "export"
+"#;
+
+#[test]
+fn a_cross_encoder_labels_pairs_for_the_student() {
+    let place = Place::new();
+    let run = place.run(CROSS, "out");
+    run.run(None).unwrap();
+    let text = fs::read_to_string(place.out("out/label/pairs.tsv")).unwrap();
+    let rows: Vec<Vec<&str>> =
+        text.lines().skip(1).map(|line| line.split('\t').collect()).collect();
+    let mut unordered = std::collections::HashSet::new();
+    for row in &rows {
+        let score: f64 = row[2].parse().unwrap();
+        assert!((0.0..=5.0).contains(&score), "{row:?}");
+        assert!(row[0] != row[1] && unordered.insert([row[0].min(row[1]), row[0].max(row[1])]));
+    }
+    // 60 rows of NLI, some with the same pair; up to two neighbours each of 40 sentences.
+    assert!((60..=140).contains(&rows.len()), "{}", rows.len());
+    let scores: std::collections::HashSet<&str> = rows.iter().map(|row| row[2]).collect();
+    assert!(scores.len() > 10, "the scores tell nothing apart: {scores:?}");
+    // The cross-encoder is neither teacher nor student, and is measured by its own scores.
+    let teacher = run.model_before(3, Slot::Teacher).unwrap();
+    assert!(
+        teacher
+            == read_checkpoint(
+                &small("bert"),
+                &ConvertOptions { pooling: None, ..Default::default() }
+            )
+            .unwrap()
+    );
+    let metrics = Metrics::new(&place.out("out")).read().unwrap();
+    let own =
+        |line: &&Metric| matches!(line, Metric::Score { model, .. } if model == "cross-encoder");
+    assert_eq!(metrics.iter().filter(own).count(), 3 * 2);
+    assert_eq!(run.rows(&run.recipe.stages[3]).unwrap().rows.len(), 40 + rows.len());
+    let card = fs::read_to_string(place.out("out/export/MODEL_CARD.md")).unwrap();
+    assert!(card.contains("scored by the cross-encoder"), "{card}");
+
+    // The same again, to the byte; also where scoring was interrupted.
+    let again = place.run(CROSS, "again");
+    again.run(Some("cross")).unwrap();
+    again.run(Some("label")).unwrap();
+    assert_eq!(fs::read_to_string(place.out("again/label/pairs.tsv")).unwrap(), text);
+    let settings = fs::read_to_string(place.out("again/label/done.json")).unwrap();
+    fs::remove_file(place.out("again/label/done.json")).unwrap();
+    let some: Vec<f32> =
+        rows[..17].iter().map(|row| row[2].parse::<f32>().unwrap() / 5.0).collect();
+    let some = candle_core::Tensor::new(some.as_slice(), &Device::Cpu).unwrap();
+    Checkpoint {
+        tensors: [("scores".to_owned(), some)].into(),
+        notes: [("settings".to_owned(), settings)].into(),
+    }
+    .write(&place.out("again/label/scores.partial.safetensors"))
+    .unwrap();
+    again.run(Some("label")).unwrap();
+    assert_eq!(fs::read_to_string(place.out("again/label/pairs.tsv")).unwrap(), text);
+    assert!(!place.out("again/label/scores.partial.safetensors").exists());
+
+    // The weight of labelled pairs matters; both orders and a quantized scorer are near by.
+    let light = CROSS.replace("weight = 0.3", "weight = 0.01");
+    copy_stages(&place, "out", "light", &["layers"]);
+    fs::create_dir_all(place.out("light/label")).unwrap();
+    fs::write(place.out("light/label/pairs.tsv"), &text).unwrap();
+    place.run(&light, "light").run(Some("student_sts")).unwrap();
+    let model = |out: &str| {
+        read_float_model(&place.out(out).join("student_sts/model.safetensors")).unwrap()
+    };
+    assert!(model("out") != model("light"));
+    let both = CROSS
+        .replace("neighbours = 2", "neighbours = 2\nboth_orders = true\nquantized_teacher = true");
+    let run = place.run(&both, "again");
+    fs::remove_dir_all(place.out("again/label")).unwrap();
+    run.run(Some("label")).unwrap();
+    let other = fs::read_to_string(place.out("again/label/pairs.tsv")).unwrap();
+    assert_ne!(other, text);
+    assert!(other.lines().count().abs_diff(text.lines().count()) < 10);
+
+    // Without its cross-encoder the stage says what to run.
+    let error = place.run(CROSS, "none").run(Some("label")).unwrap_err().to_string();
+    assert!(error.contains("stage \"label\"") && error.contains("run it first"), "{error}");
+}
+
+fn pack(place: &Place, recipe: &Path, rest: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_munjang"))
+        .arg("train")
+        .arg(recipe)
+        .args(["--data".as_ref(), place.data().as_os_str()])
+        .args(["--teacher".as_ref(), small("bert").as_os_str()])
+        .args(rest)
+        .output()
+        .unwrap()
+}
+
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(now) = folders.pop() {
+        for entry in fs::read_dir(now).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+#[test]
+fn a_packed_run_needs_nothing_but_its_folder() {
+    let place = Place::new();
+    let text = RECIPE.replace("[[stage]]\nname = \"layers\"", "[[stage]]\nname = \"center_tuned\"\nkind = \"center\"\nmodel = \"teacher\"\ndata = [\"lines\"]\n\n[[stage]]\nname = \"layers\"");
+    let recipe = place.recipe("tiny.toml", &text);
+    let (packed, result) = (place.out("packed"), place.out("result"));
+    let output = pack(&place, &recipe, &["--pack", packed.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("least cosine of f16 to f32 weights 0.9999") || said.contains("weights 1.0"),
+        "{said}"
+    );
+    assert_eq!(files_below(&packed), ["data.bin.gz", "pack.json", "teacher.safetensors.gz"]);
+    assert!(!place.out("packed.work").exists());
+    // The ids are those that an unpacked run would see.
+    let whole = place.run(&text, "whole");
+    whole.run(Some("vocabulary")).unwrap();
+    whole.run(Some("center")).unwrap();
+    let float = whole.model_before(2, Slot::Teacher).unwrap();
+    let tokenizer = whole.tokenizer(&float).unwrap();
+    let (_, inside) = munjang::train::pack::Packed::read(&packed).unwrap();
+    let unpacked = Run { packed: Some(inside), ..place.run(&text, "unused") };
+    for stage in ["contrast", "teacher_sts", "distill"] {
+        let stage = &whole.recipe.stages[whole.recipe.stage(stage).unwrap()];
+        let (texts, numbers) = (whole.rows(stage).unwrap(), unpacked.rows(stage).unwrap());
+        assert_eq!(texts.rows.len(), numbers.rows.len());
+        for (text, number) in texts.rows.iter().zip(&numbers.rows) {
+            assert_eq!(
+                (text.line, text.file, text.texts.len()),
+                (number.line, number.file, number.texts.len())
+            );
+            assert_eq!(text.target, number.target);
+            let store = unpacked
+                .store(
+                    &float,
+                    Slot::Teacher,
+                    munjang::train::stages::Purpose::Training,
+                    number.texts.iter().map(String::as_str),
+                )
+                .unwrap();
+            for (text, number) in text.texts.iter().zip(&number.texts) {
+                assert_eq!(store.ids(store.index(number)), tokenizer.encode(text).unwrap().ids);
+            }
+        }
+    }
+
+    // It runs without data, teacher or recipe, and leaves weights and metrics alone.
+    let run = |minutes: &str| {
+        Command::new(env!("CARGO_BIN_EXE_munjang"))
+            .args(["train", "--packed", packed.to_str().unwrap(), "--minutes", minutes])
+            .args(["--out", result.to_str().unwrap()])
+            .output()
+            .unwrap()
+    };
+    let output = run("2");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let done = ["center_tuned", "contrast", "distill", "layers", "student_sts", "teacher_sts"];
+    let mut expected: Vec<String> = done.map(|stage| format!("{stage}/done.json")).into();
+    expected.extend(
+        ["center_tuned/model.safetensors", "metrics.jsonl", "student_sts/model.safetensors"]
+            .map(str::to_owned),
+    );
+    expected.sort();
+    assert_eq!(files_below(&result), expected);
+    let metrics = Metrics::new(&result).read().unwrap();
+    let scored = metrics.iter().any(|line| matches!(line, Metric::Score { stage, set, .. } if stage == "student_sts" && set == "tiny dev"));
+    assert!(scored);
+    // Back home the run goes on to the export.
+    place.run(&text, "result").run(None).unwrap();
+    assert!(result.join("export/manifest.json").exists());
+
+    // Nothing of a folder that would be too large is written; the sizes are said.
+    let error = munjang::train::pack::pack(&whole, &place.out("small"), 20_000).unwrap_err();
+    let said = error.to_string();
+    assert_eq!(error.code(), "input_invalid");
+    assert!(said.contains("at most 0.02 MiB") && said.contains("teacher.safetensors.gz"), "{said}");
+    assert!(!place.out("small").exists());
+    // A folder with other things is not touched.
+    fs::create_dir(place.out("taken")).unwrap();
+    fs::write(place.out("taken/letter.txt"), "dear").unwrap();
+    let error = munjang::train::pack::pack(&whole, &place.out("taken"), usize::MAX).unwrap_err();
+    assert!(error.to_string().contains("letter.txt"), "{error}");
+    // Damage is found.
+    let data = packed.join("data.bin.gz");
+    let bytes = fs::read(&data).unwrap();
+    fs::write(&data, &bytes[..bytes.len() / 2]).unwrap();
+    let output = run("1");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("data.bin.gz"));
+}
+
+#[test]
+fn a_cross_encoder_and_its_labels_run_packed() {
+    let place = Place::new();
+    let recipe = place.recipe("cross.toml", CROSS);
+    let (packed, result) = (place.out("packed"), place.out("result"));
+    let output = pack(&place, &recipe, &["--pack", packed.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    munjang::train::pack::run_packed(&packed, 2.0, &result, Device::Cpu).unwrap();
+    let files = files_below(&result);
+    assert!(files.contains(&"student_sts/model.safetensors".to_owned()), "{files:?}");
+    assert!(!files.iter().any(|file| file.ends_with(".tsv") || file.contains("head")), "{files:?}");
 }
 
 #[test]
@@ -495,6 +1000,7 @@ fn the_published_recipe_runs() {
         student: Some(small("distilbert")),
         out: place.out("published"),
         device: Device::Cpu,
+        packed: None,
     };
     run.run(None).unwrap();
     let (_, bytes) = Manifest::read_model(&place.out("published/export/manifest.json")).unwrap();

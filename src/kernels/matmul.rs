@@ -1,7 +1,11 @@
-//! Products of 32-bit float matrices for the trainer: a checked face of the `gemm` crate.
+//! Products of 32-bit float matrices for the trainer: a checked face of our AVX-512 product, and of
+//! the `gemm` crate on other machines.
 //!
 //! Any strides are allowed, so that transposed factors need no copies. Every element of the result
 //! is summed by one thread in an order that depends on the shapes alone: same input, same bits.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use gemm::Parallelism;
 
@@ -78,13 +82,32 @@ pub fn matmul(
     }
     assert!(n <= out_stride || m == 1, "rows of the result overlap");
     assert!((m - 1) * out_stride + n <= out.len(), "the result reaches past its slice");
+    #[cfg(target_arch = "x86_64")]
+    if k > 0 && avx512::available() {
+        avx512::matmul(a, b, out, out_stride, scale, add, threads);
+        return;
+    }
+    general(a, b, out, out_stride, scale, add, threads);
+}
+
+/// By the `gemm` crate.
+fn general(
+    a: View<'_>,
+    b: View<'_>,
+    out: &mut [f32],
+    out_stride: usize,
+    scale: f32,
+    add: bool,
+    threads: Threads,
+) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
     };
     // SAFETY: `View`'s constructor checked that every element of `a` and `b` lies in its slice (a
-    // transposed view covers the same elements); the assertions above do so for `out`, whose rows do
-    // not overlap and which, being a unique borrow, aliases neither factor.
+    // transposed view covers the same elements); the assertions of `matmul` do so for `out`, whose
+    // rows do not overlap and which, being a unique borrow, aliases neither factor.
     unsafe {
         gemm::gemm(
             m,
@@ -138,6 +161,65 @@ mod tests {
                 assert_eq!(out[i * 4 + j], 1.0 + 2.0 * expected[i * n + j]);
             }
             assert_eq!(out[i * 4 + 3], 1.0);
+        }
+    }
+
+    /// Both ways of computing over shapes around the sizes of tiles and blocks, all four layouts of
+    /// the factors, gaps in the result, and any number of threads.
+    #[test]
+    fn products_agree_with_the_definition_in_every_layout() {
+        let values = |n: usize, step: usize| -> Vec<f32> {
+            (0..n).map(|i| ((i * step) % 23) as f32 / 8.0 - 1.25).collect()
+        };
+        let shapes = [
+            (1, 1, 1),
+            (12, 3, 32),
+            (13, 384, 33),
+            (11, 385, 31),
+            (200, 5, 16),
+            (25, 800, 65),
+            (192, 7, 1),
+            (193, 1, 48),
+        ];
+        for (m, k, n) in shapes {
+            let (a, b) = (values(m * k, 7), values(k * n, 5));
+            let flip = |x: &[f32], rows: usize, cols: usize| -> Vec<f32> {
+                (0..rows * cols).map(|i| x[(i % rows) * cols + i / rows]).collect()
+            };
+            let (at, bt) = (flip(&a, m, k), flip(&b, k, n));
+            let expected = naive(&a, &b, m, k, n);
+            let stride = n + 3;
+            for layout in 0..4 {
+                let a =
+                    if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&at, k, m).t() };
+                let b =
+                    if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&bt, n, k).t() };
+                let mut results: Vec<Vec<f32>> = Vec::new();
+                for (threads, add) in
+                    [(Threads::One, false), (Threads::All, false), (Threads::All, true)]
+                {
+                    let start = if add { 1.0 } else { f32::NAN };
+                    for general_too in [false, true] {
+                        let mut out = vec![start; (m - 1) * stride + n];
+                        let run = if general_too { general } else { matmul };
+                        run(a, b, &mut out, stride, 0.5, add, threads);
+                        for (at, &x) in out.iter().enumerate() {
+                            let (row, col) = (at / stride, at % stride);
+                            if col >= n {
+                                assert!(x == start || x.is_nan() && start.is_nan(), "a gap");
+                                continue;
+                            }
+                            let sum = 0.5 * expected[row * n + col] + if add { 1.0 } else { 0.0 };
+                            let error = (x - sum).abs();
+                            assert!(error <= 1e-5 * k as f32, "{m} {k} {n} {layout}: {x} {sum}");
+                        }
+                        if !add && !general_too {
+                            results.push(out.iter().filter(|x| !x.is_nan()).copied().collect());
+                        }
+                    }
+                }
+                assert!(results[0] == results[1], "threads change the sums of {m} {k} {n}");
+            }
         }
     }
 

@@ -163,30 +163,55 @@ impl Encoder {
         Ok(parts.concat())
     }
 
-    /// The last layer's states of every token, `tokens × hidden_size`, sentence after sentence.
+    /// The states of every token after each of `layers` (counted from 0), each
+    /// `tokens × hidden_size`, sentence after sentence.
     ///
     /// # Errors
-    /// As [`encode_ids`](Self::encode_ids), but states are not checked to be finite.
+    /// As [`encode_ids`](Self::encode_ids), but states are not checked to be finite; `InputInvalid`
+    /// for a layer that does not exist.
     #[cfg(feature = "train")]
-    pub(crate) fn token_states<I: AsRef<[u32]> + Sync>(&self, batch: &[I]) -> Result<Vec<f32>> {
+    pub(crate) fn token_states<I: AsRef<[u32]> + Sync>(
+        &self,
+        batch: &[I],
+        layers: &[usize],
+    ) -> Result<Vec<Vec<f32>>> {
         const SENTENCES_PER_TASK: usize = 8;
+        let count = self.file.layers.len();
+        if let Some(layer) = layers.iter().find(|&&layer| layer >= count) {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!("states of layer {layer} wanted; the model has {count} layers"),
+            ));
+        }
         let hidden = self.config().hidden_size;
         let width = padded(hidden);
         let parts = map_chunks(batch, SENTENCES_PER_TASK, |batch, first| {
             self.check_ids(batch, first)?;
             let mut scratch = self.take_scratch();
-            let mut states = Vec::new();
+            let mut states = vec![Vec::new(); layers.len()];
             for ids in batch {
                 let tokens = ids.as_ref().len();
-                self.run_group(std::slice::from_ref(ids), tokens, &mut scratch);
-                for row in scratch.hidden[..tokens * width].chunks_exact(width) {
-                    states.extend_from_slice(&row[..hidden]);
+                let group = std::slice::from_ref(ids);
+                self.embed_group(group, tokens, &mut scratch);
+                for (index, layer) in self.file.layers.iter().enumerate() {
+                    self.layer(layer, group, tokens, &mut scratch);
+                    for (_, states) in
+                        layers.iter().zip(&mut states).filter(|(wanted, _)| **wanted == index)
+                    {
+                        for row in scratch.hidden[..tokens * width].chunks_exact(width) {
+                            states.extend_from_slice(&row[..hidden]);
+                        }
+                    }
                 }
             }
             self.keep_scratch(scratch);
             Ok(states)
         })?;
-        Ok(parts.concat())
+        let mut all = vec![Vec::new(); layers.len()];
+        for part in parts {
+            all.iter_mut().zip(part).for_each(|(all, part)| all.extend(part));
+        }
+        Ok(all)
     }
 
     /// Tokens of `text` before truncation, prefix and special tokens included.
@@ -292,6 +317,14 @@ impl Encoder {
 
     /// Leaves the last layer's states of a group in `scratch.hidden`.
     fn run_group<I: AsRef<[u32]>>(&self, batch: &[I], tokens: usize, scratch: &mut Scratch) {
+        self.embed_group(batch, tokens, scratch);
+        for layer in &self.file.layers {
+            self.layer(layer, batch, tokens, scratch);
+        }
+    }
+
+    /// Leaves what the first layer reads in `scratch.hidden`.
+    fn embed_group<I: AsRef<[u32]>>(&self, batch: &[I], tokens: usize, scratch: &mut Scratch) {
         let width = padded(self.config().hidden_size);
         scratch.reserve(self.config(), tokens, BLOCK_ROWS.min(tokens));
         let mut row = 0;
@@ -303,9 +336,6 @@ impl Encoder {
         }
         let hidden = &mut scratch.hidden[..tokens * width];
         (self.kernels.add_layer_norm)(hidden, None, self.norm(&self.file.embedding_norm));
-        for layer in &self.file.layers {
-            self.layer(layer, batch, tokens, scratch);
-        }
     }
 
     /// Word plus position embedding, before layer normalization.

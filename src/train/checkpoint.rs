@@ -201,10 +201,24 @@ fn push_norm<'a>(
 /// # Errors
 /// [`ErrorKind::Io`], naming the file.
 pub fn write_float_model(path: &Path, model: &FloatModel) -> Result<()> {
+    write_atomically(path, &float_model_bytes(model, false)?)
+}
+
+/// The bytes of such a file; with `half`, matrices whose values f16 can hold are in f16.
+///
+/// # Errors
+/// [`ErrorKind::WeightsMalformed`] if the model is beyond what the format can hold.
+pub fn float_model_bytes(model: &FloatModel, half: bool) -> Result<Vec<u8>> {
     let mut raws = BTreeMap::new();
     for (name, shape, values) in parts(model) {
-        let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
-        raws.insert(name, Raw { dtype: Dtype::F32, shape, bytes });
+        let largest = half::f16::MAX.to_f32();
+        let raw = if half && shape.len() == 2 && values.iter().all(|x| x.abs() <= largest) {
+            let bytes = values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes());
+            Raw { dtype: Dtype::F16, shape, bytes: Cow::Owned(bytes.collect()) }
+        } else {
+            Raw { dtype: Dtype::F32, shape, bytes: Cow::Borrowed(bytemuck::cast_slice(values)) }
+        };
+        raws.insert(name, raw);
     }
     raws.insert(
         "tokenizer".into(),
@@ -219,7 +233,7 @@ pub fn write_float_model(path: &Path, model: &FloatModel) -> Result<()> {
         ("format".to_owned(), "munjang float model".to_owned()),
         ("config".to_owned(), config),
     ]);
-    write_atomically(path, &serialize(&raws, metadata)?)
+    serialize(&raws, metadata)
 }
 
 /// Reads what [`write_float_model`] wrote.
@@ -227,22 +241,33 @@ pub fn write_float_model(path: &Path, model: &FloatModel) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::Io`]; [`ErrorKind::WeightsMalformed`] if it is damaged.
 pub fn read_float_model(path: &Path) -> Result<FloatModel> {
-    let bytes = read(path)?;
+    parse_float_model(&read(path)?, path)
+}
+
+/// Reads what [`float_model_bytes`] gave; `path` is named in messages.
+///
+/// # Errors
+/// [`ErrorKind::WeightsMalformed`] if it is damaged.
+pub fn parse_float_model(bytes: &[u8], path: &Path) -> Result<FloatModel> {
     let (_, metadata) =
-        SafeTensors::read_metadata(&bytes).map_err(|source| damaged(path, source))?;
+        SafeTensors::read_metadata(bytes).map_err(|source| damaged(path, source))?;
     let config: crate::config::ModelConfig = metadata
         .metadata()
         .as_ref()
         .and_then(|metadata| serde_json::from_str(metadata.get("config")?).ok())
         .ok_or_else(|| damaged(path, "it has no config"))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|source| damaged(path, source))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|source| damaged(path, source))?;
     let view = |name: &str| file.tensor(name).map_err(|source| damaged(path, source));
     let vector = |name: &str| -> Result<Vec<f32>> {
         let view = view(name)?;
-        if view.dtype() != Dtype::F32 {
-            return Err(damaged(path, format!("{name} is not f32")));
+        match view.dtype() {
+            Dtype::F32 => Ok(floats(view.data())),
+            Dtype::F16 => {
+                let halves = view.data().as_chunks().0.iter();
+                Ok(halves.map(|&bytes| half::f16::from_le_bytes(bytes).to_f32()).collect())
+            }
+            _ => Err(damaged(path, format!("{name} is neither f32 nor f16"))),
         }
-        Ok(floats(view.data()))
     };
     let matrix = |name: &str| -> Result<Matrix> {
         let shape = view(name)?.shape().to_vec();

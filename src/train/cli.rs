@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::data::{EvalSentences, Rows};
 use super::model::{BertModel, ForwardOptions, TokenBatch};
+use super::pack;
 use super::recipe::{Recipe, Slot, Stage, StageKind};
 use super::stages::{Run, minutes};
 use crate::convert::{ConvertOptions, read_checkpoint};
@@ -18,25 +19,39 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Args)]
 pub struct TrainArgs {
     /// The recipe, such as recipes/ko-small.toml
-    recipe: PathBuf,
+    #[arg(required_unless_present = "packed")]
+    recipe: Option<PathBuf>,
     /// Folder of the data files that the recipe names
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "packed")]
+    data: Option<PathBuf>,
     /// Checkpoint folder of the teacher (Hugging Face layout)
-    #[arg(long, value_name = "DIR")]
-    teacher: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "packed")]
+    teacher: Option<PathBuf>,
     /// Checkpoint folder of the student, for recipes that do not make it from the teacher
     #[arg(long, value_name = "DIR")]
     student: Option<PathBuf>,
     /// Folder for models, checkpoints, metrics and curves; a run that was stopped goes on there
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "pack")]
+    out: Option<PathBuf>,
     /// Run only this stage, on what the stages before it left
     #[arg(long, value_name = "STAGE")]
     only: Option<String>,
     /// Print what would be done, from which data and in about what time
     #[arg(long)]
     dry_run: bool,
+    /// Write what is left of the run into a folder of at most 60 MiB, to be run elsewhere with
+    /// --packed; stages that are done in --out are not packed
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["only", "dry_run"])]
+    pack: Option<PathBuf>,
+    /// Run a folder that --pack wrote; only weights and metrics are left in --out
+    #[arg(
+        long, value_name = "DIR", requires = "minutes",
+        conflicts_with_all = ["recipe", "data", "teacher", "student", "only", "dry_run", "pack"]
+    )]
+    packed: Option<PathBuf>,
+    /// How long --packed may take
+    #[arg(long, value_name = "N", requires = "packed")]
+    minutes: Option<f64>,
 }
 
 /// Runs `munjang train`.
@@ -44,23 +59,49 @@ pub struct TrainArgs {
 /// # Errors
 /// Whatever stops the run, with what to do about it.
 pub fn run(args: TrainArgs) -> Result<()> {
-    let recipe = Recipe::read(&args.recipe)?;
-    for (option, folder) in [("--data", &args.data), ("--teacher", &args.teacher)] {
+    let missing = |what: &str| Error::new(ErrorKind::InputInvalid, format!("{what} is missing"));
+    let folder = |option: &str, folder: Option<PathBuf>| {
+        let folder = folder.ok_or_else(|| missing(option))?;
         if !folder.is_dir() {
             return Err(Error::new(
                 ErrorKind::InputInvalid,
                 format!("{option} {}: no such folder", folder.display()),
             ));
         }
+        Ok(folder)
+    };
+    if args.packed.is_some() {
+        let packed = folder("--packed", args.packed)?;
+        let minutes = args.minutes.ok_or_else(|| missing("--minutes"))?;
+        let out = args.out.ok_or_else(|| missing("--out"))?;
+        return pack::run_packed(&packed, minutes, &out, device()?);
     }
+    let recipe = Recipe::read(&args.recipe.ok_or_else(|| missing("the recipe"))?)?;
+    // Leading stages of a run that has no folder of its own.
+    let scratch = match (&args.pack, &args.out) {
+        (Some(pack), None) => {
+            let mut name = pack.as_os_str().to_owned();
+            name.push(".work");
+            Some(PathBuf::from(name))
+        }
+        _ => None,
+    };
     let run = Run {
         recipe,
-        data: args.data,
-        teacher: args.teacher,
+        data: folder("--data", args.data)?,
+        teacher: folder("--teacher", args.teacher)?,
         student: args.student,
-        out: args.out,
+        out: scratch.clone().or(args.out).ok_or_else(|| missing("--out"))?,
         device: device()?,
+        packed: None,
     };
+    if let Some(out) = &args.pack {
+        let result = pack::pack(&run, out, pack::MOST_BYTES);
+        if let Some(scratch) = scratch {
+            let _ = std::fs::remove_dir_all(scratch);
+        }
+        return result;
+    }
     if args.dry_run { dry_run(&run) } else { run.run(args.only.as_deref()) }
 }
 
@@ -77,17 +118,30 @@ fn dry_run(run: &Run) -> Result<()> {
     let evaluation = EvalSentences::read(recipe, &run.data)?;
     println!("recipe {}, seed {}\n", recipe.name, recipe.seed);
     println!(
-        "{:20} {:>9} {:>9} {:>9} {:>9}  licence",
-        "data", "rows", "filtered", "leaked", "limited"
+        "{:20} {:>9} {:>9} {:>9} {:>11} {:>9}  licence",
+        "data", "rows", "filtered", "leaked", "in passages", "limited"
     );
     let used: BTreeSet<&String> = recipe.stages.iter().flat_map(|stage| &stage.data).collect();
     let mut sizes = std::collections::HashMap::new();
     for name in used {
-        let rows = Rows::read(recipe, std::slice::from_ref(name), &run.data, &evaluation)?;
+        let source = &recipe.data[name];
+        if let Some(stage) = &source.made_by
+            && !run.folders().file(source).exists()
+        {
+            println!("{name:20} {:>9}  will be made by stage {stage:?}", "?");
+            sizes.insert(name.clone(), (0, 0.0));
+            continue;
+        }
+        let rows = Rows::read(recipe, std::slice::from_ref(name), run.folders(), &evaluation)?;
         let (_, count) = rows.counts[0];
         println!(
-            "{name:20} {:>9} {:>9} {:>9} {:>9}  {}",
-            count.kept, count.filtered, count.leaked, count.beyond_limit, recipe.data[name].license
+            "{name:20} {:>9} {:>9} {:>9} {:>11} {:>9}  {}",
+            count.kept,
+            count.filtered,
+            count.leaked,
+            count.in_passages,
+            count.beyond_limit,
+            source.license
         );
         sizes.insert(name.clone(), (count.kept, tokens(&rows)));
     }
@@ -145,14 +199,20 @@ fn seconds(
     unit: f64,
     sizes: &std::collections::HashMap<String, (usize, f64)>,
 ) -> f64 {
-    if !stage.kind.trains() {
-        return 0.0;
-    }
     let (mut rows, mut sum) = (0usize, 0.0);
     for name in &stage.data {
         let (count, mean) = sizes[name];
         rows += count;
         sum += count as f64 * mean;
+    }
+    if stage.kind == StageKind::LabelPairs {
+        let mined = rows.min(stage.mined_sentences) * stage.neighbours;
+        let orders = if stage.both_orders { 2.0 } else { 1.0 };
+        let pairs = sum * (1.0 + mined as f64 / rows.max(1) as f64);
+        return pairs * orders * layers[0] as f64 * unit;
+    }
+    if !stage.kind.trains() {
+        return 0.0;
     }
     let own = layers[(stage.model == Slot::Student) as usize] as f64;
     let trained = own - stage.freeze_layers as f64;

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use unicode_normalization_alignments::UnicodeNormalization;
 
-use super::recipe::{DataKind, DataSource, Recipe};
+use super::recipe::{DataKind, DataSource, EvalKind, Recipe};
 use super::seed_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::read_text;
@@ -151,14 +151,20 @@ pub struct SourceCount {
     pub kept: usize,
     /// Left out by `drop` and `keep`.
     pub filtered: usize,
-    /// Left out because a sentence is in an evaluation set.
+    /// Left out because a text is in an evaluation set.
     pub leaked: usize,
+    /// Left out because one of its sentences stands in a passage of an evaluation set.
+    pub in_passages: usize,
     /// Left out by `limit`.
     pub beyond_limit: usize,
 }
 
-/// Sentences of the evaluation sets, in the form in which they are compared.
-pub struct EvalSentences(HashSet<String>);
+/// Sentences and passages of the evaluation sets, in the form in which they are compared.
+#[derive(Default)]
+pub struct EvalSentences {
+    whole: HashSet<String>,
+    passages: Passages,
+}
 
 impl EvalSentences {
     /// Collects them; sets that are not in the data folder are passed over (evaluation itself
@@ -167,7 +173,7 @@ impl EvalSentences {
     /// # Errors
     /// [`ErrorKind::DataInvalid`] for malformed files.
     pub fn read(recipe: &Recipe, data: &Path) -> Result<Self> {
-        let mut sentences = HashSet::new();
+        let mut all = EvalSentences::default();
         for set in &recipe.evaluate {
             let path = data.join(&set.file);
             if !path.exists() {
@@ -180,17 +186,98 @@ impl EvalSentences {
                 set.columns.iter().map(|name| table.column(name)).collect::<Result<_>>()?
             };
             for (_, fields) in &table.rows {
-                sentences.extend(columns.iter().map(|&column| compared(&fields[column])));
+                all.whole.extend(columns.iter().map(|&column| compared(&fields[column])));
+            }
+            // Query and document: the document is what sentences may be taken from.
+            if let (EvalKind::Retrieval, Some(&column)) = (set.kind, columns.last()) {
+                for (_, fields) in &table.rows {
+                    all.passages.add(compared(&fields[column]));
+                }
             }
         }
-        Ok(EvalSentences(sentences))
+        Ok(all)
     }
 
     /// Whether `text` is one of them but for spacing, punctuation and case.
     pub fn contains(&self, text: &str) -> bool {
-        self.0.contains(&compared(text))
+        self.whole.contains(&compared(text))
+    }
+
+    /// Whether `text`, or a sentence of it, stands in a passage of a retrieval set (compared without
+    /// spacing, punctuation and case). Sentences below [`Passages::SHORTEST`] letters and digits are
+    /// common property and do not count.
+    pub fn in_passage(&self, text: &str) -> bool {
+        !self.passages.list.is_empty()
+            && sentences(text).any(|sentence| self.passages.contain(&compared(sentence)))
     }
 }
+
+/// `text` cut after `.`, `?`, `!` and their wide forms.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(['.', '?', '!', '。', '？', '！', '…'])
+}
+
+/// Texts that can be asked quickly whether they contain another.
+#[derive(Default)]
+struct Passages {
+    list: Vec<String>,
+    /// Where each run of [`Passages::SHORTEST`] characters stands: hash of passage and run.
+    runs: HashMap<u64, Vec<(u32, u32)>>,
+}
+
+impl Passages {
+    const SHORTEST: usize = 12;
+
+    fn hash(run: &str) -> u64 {
+        seed_of(0, run, 0)
+    }
+
+    fn add(&mut self, text: String) {
+        let number = self.list.len() as u32;
+        let starts: Vec<usize> =
+            text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+        for ends in starts.windows(Self::SHORTEST + 1) {
+            let (begin, end) = (ends[0], ends[Self::SHORTEST]);
+            let places = self.runs.entry(Self::hash(&text[begin..end])).or_default();
+            places.push((number, begin as u32));
+        }
+        self.list.push(text);
+    }
+
+    fn contain(&self, text: &str) -> bool {
+        let Some((end, _)) = text.char_indices().nth(Self::SHORTEST - 1) else {
+            return false;
+        };
+        let end = end + text[end..].chars().next().map_or(0, char::len_utf8);
+        self.runs.get(&Self::hash(&text[..end])).is_some_and(|places| {
+            places.iter().any(|&(number, begin)| {
+                self.list[number as usize][begin as usize..].starts_with(text)
+            })
+        })
+    }
+}
+
+/// Where the files of data lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Folders<'a> {
+    /// Files that recipes name.
+    pub data: &'a Path,
+    /// What the run itself makes.
+    pub out: &'a Path,
+}
+
+impl Folders<'_> {
+    /// The file of a source.
+    pub fn file(&self, source: &DataSource) -> PathBuf {
+        match &source.made_by {
+            Some(stage) => self.out.join(stage).join(LABELLED_PAIRS),
+            None => self.data.join(&source.file),
+        }
+    }
+}
+
+/// What a `label_pairs` stage leaves in its folder.
+pub const LABELLED_PAIRS: &str = "pairs.tsv";
 
 /// NFKC, lower case, letters and digits only.
 fn compared(text: &str) -> String {
@@ -206,13 +293,13 @@ impl Rows {
     pub fn read(
         recipe: &Recipe,
         names: &[String],
-        data: &Path,
+        folders: Folders<'_>,
         evaluation: &EvalSentences,
     ) -> Result<Self> {
         let mut all = Rows::default();
         for name in names {
             let source = &recipe.data[name];
-            let path = data.join(&source.file);
+            let path = folders.file(source);
             let file = all.files.len();
             let (rows, count) = read_source(recipe, name, source, &path, file, evaluation)?;
             all.files.push(path.display().to_string());
@@ -320,6 +407,10 @@ fn read_source(
             count.leaked += 1;
             continue;
         }
+        if texts.iter().any(|text| evaluation.in_passage(text)) {
+            count.in_passages += 1;
+            continue;
+        }
         rows.push(Row { texts, target, file, line: *line });
     }
     if let Some(limit) = source.limit.filter(|&limit| rows.len() > limit) {
@@ -364,6 +455,24 @@ impl TokenStore {
             .map(|text| Ok(tokenizer.encode(text)?.ids))
             .collect::<Result<Vec<_>>>()?;
         Ok(TokenStore { ids, places })
+    }
+
+    /// Texts whose ids are known: `lookup` gives them.
+    ///
+    /// # Errors
+    /// What `lookup` returns.
+    pub fn from_ids<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+        lookup: impl Fn(&str) -> Result<Vec<u32>>,
+    ) -> Result<Self> {
+        let mut store = TokenStore { ids: Vec::new(), places: HashMap::new() };
+        for text in texts {
+            if !store.places.contains_key(text) {
+                store.places.insert(text.to_owned(), store.ids.len() as u32);
+                store.ids.push(lookup(text)?);
+            }
+        }
+        Ok(store)
     }
 
     /// The number of a text that was given to [`TokenStore::new`].
@@ -454,6 +563,25 @@ mod tests {
         };
         assert!(first.iter().all(|batch| spread(batch) < 12));
         assert_eq!(batches(&lengths[..3], 8, 5, 0).len(), 1);
+    }
+
+    #[test]
+    fn sentences_of_passages_are_found() {
+        let mut evaluation = EvalSentences::default();
+        let passage = "한강은 서울을 가로질러 흐른다. 길이는 약 494 km 이며, 서해로 들어간다.";
+        evaluation.passages.add(compared(passage));
+        for text in [
+            "길이는 약 494km이며 서해로 들어간다",
+            "한강은  서울을 가로질러 흐른다!",
+            "모르는 문장이다. 한강은 서울을 가로질러 흐른다. 그렇다.",
+            passage,
+        ] {
+            assert!(evaluation.in_passage(text), "{text}");
+        }
+        for text in ["한강은 서울을", "낙동강은 부산을 가로질러 흐른다고 한다", "", "..."]
+        {
+            assert!(!evaluation.in_passage(text), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use super::model::{BertModel, FakeQuant, TokenBatch};
 use super::recipe::{EvalKind, EvalSet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::eval::{StsPair, pearson, read_sts, spearman};
-use crate::tokenizer::Tokenizer;
 
 /// Tokens of one forward pass; more would only cost memory.
 const TOKENS_AT_ONCE: usize = 4096;
@@ -19,8 +18,8 @@ const TOKENS_AT_ONCE: usize = 4096;
 pub struct Score {
     /// Name of the set.
     pub set: String,
-    /// `spearman`, `pearson` or `ndcg@10`.
-    pub metric: &'static str,
+    /// `spearman`, `pearson` or `ndcg@10`, of vectors cut to 128 values `spearman, 128 wide`.
+    pub metric: String,
     /// × 100.
     pub value: f64,
 }
@@ -57,86 +56,121 @@ pub fn embed_all(
     Ok(all)
 }
 
-/// An evaluation set, tokenized.
-enum Prepared {
-    Sts { store: TokenStore, pairs: Vec<StsPair> },
-    Retrieval { store: TokenStore, rows: Vec<(String, String)> },
+/// The rows of an evaluation set.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EvalRows {
+    /// Pairs with human scores.
+    Sts(Vec<StsPair>),
+    /// Queries and their documents.
+    Retrieval(Vec<(String, String)>),
 }
 
-/// The sets that are looked at during training, for one tokenizer.
-pub struct Evaluation {
-    sets: Vec<(EvalSet, Prepared)>,
-}
-
-impl Evaluation {
+impl EvalRows {
     /// Reads `sets`. A set whose file is not in the data folder is left out and named in `missing`.
     ///
     /// # Errors
     /// [`ErrorKind::DataInvalid`] for malformed files.
-    pub fn new<'a>(
+    pub fn read<'a>(
         sets: impl IntoIterator<Item = &'a EvalSet>,
         data: &Path,
-        tokenizer: &Tokenizer,
         missing: &mut Vec<String>,
-    ) -> Result<Self> {
-        let mut prepared = Vec::new();
+    ) -> Result<Vec<(EvalSet, EvalRows)>> {
+        let mut all = Vec::new();
         for set in sets {
             let path = inside(data, &set.file)?;
             if !path.exists() {
                 missing.push(set.file.clone());
                 continue;
             }
-            let one = match set.kind {
-                EvalKind::Sts => {
-                    let pairs = read_sts(&path)?;
-                    let texts = pairs.iter().flat_map(|pair| [&*pair.sentence1, &*pair.sentence2]);
-                    Prepared::Sts { store: TokenStore::new(tokenizer, texts)?, pairs }
-                }
-                EvalKind::Retrieval => {
-                    let rows = read_retrieval(&path, set)?;
-                    let texts = rows.iter().flat_map(|(query, document)| [&**query, &**document]);
-                    Prepared::Retrieval { store: TokenStore::new(tokenizer, texts)?, rows }
-                }
+            let rows = match set.kind {
+                EvalKind::Sts => EvalRows::Sts(read_sts(&path)?),
+                EvalKind::Retrieval => EvalRows::Retrieval(read_retrieval(&path, set)?),
             };
-            prepared.push((set.clone(), one));
+            all.push((set.clone(), rows));
         }
-        Ok(Evaluation { sets: prepared })
+        Ok(all)
     }
 
-    /// Scores of `model`.
+    /// All texts, row after row.
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            EvalRows::Sts(pairs) => {
+                pairs.iter().flat_map(|pair| [&*pair.sentence1, &*pair.sentence2]).collect()
+            }
+            EvalRows::Retrieval(rows) => {
+                rows.iter().flat_map(|(query, document)| [&**query, &**document]).collect()
+            }
+        }
+    }
+}
+
+/// The sets that are looked at during training, for one tokenizer.
+pub struct Evaluation {
+    sets: Vec<(EvalSet, EvalRows, TokenStore)>,
+}
+
+impl Evaluation {
+    /// The sets `rows`, their texts as token ids by `store`.
+    ///
+    /// # Errors
+    /// What `store` returns.
+    pub fn new(
+        rows: Vec<(EvalSet, EvalRows)>,
+        store: impl Fn(&[&str]) -> Result<TokenStore>,
+    ) -> Result<Self> {
+        let sets = rows
+            .into_iter()
+            .map(|(set, rows)| {
+                let tokens = store(&rows.texts())?;
+                Ok((set, rows, tokens))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Evaluation { sets })
+    }
+
+    /// Scores of `model`, and of its vectors cut to each of `dimensions`.
     ///
     /// # Errors
     /// As [`BertModel::encode`].
-    pub fn run(&self, model: &BertModel, quantize: Option<FakeQuant>) -> Result<Vec<Score>> {
+    pub fn run(
+        &self,
+        model: &BertModel,
+        quantize: Option<FakeQuant>,
+        dimensions: &[usize],
+    ) -> Result<Vec<Score>> {
         let hidden = model.config().hidden_size;
         let mut scores = Vec::new();
-        for (set, prepared) in &self.sets {
-            match prepared {
-                Prepared::Sts { store, pairs } => {
-                    let vectors = embed_all(model, store, quantize)?;
-                    let vector = |text: &str| &vectors[store.index(text) * hidden..][..hidden];
-                    let cosines: Vec<f64> = pairs
-                        .iter()
-                        .map(|pair| dot(vector(&pair.sentence1), vector(&pair.sentence2)))
-                        .collect();
-                    let expected: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
-                    let mut push = |metric, value: f64| {
-                        let (set, value) = (set.name.clone(), 100.0 * value);
-                        scores.push(Score { set, metric, value });
+        for (set, rows, store) in &self.sets {
+            let vectors = embed_all(model, store, quantize)?;
+            for width in std::iter::once(hidden).chain(dimensions.iter().copied()) {
+                let vector =
+                    |text: &str| &vectors[store.index(text) * hidden..][..width.min(hidden)];
+                let cosine = |a: &str, b: &str| {
+                    let (a, b) = (vector(a), vector(b));
+                    match width == hidden {
+                        // Of length 1 already.
+                        true => dot(a, b),
+                        false => dot(a, b) / (dot(a, a) * dot(b, b)).sqrt().max(1e-12),
+                    }
+                };
+                let mut push = |metric: &str, value: f64| {
+                    let metric = match width == hidden {
+                        true => metric.to_owned(),
+                        false => format!("{metric}, {width} wide"),
                     };
-                    push("spearman", spearman(&cosines, &expected));
-                    push("pearson", pearson(&cosines, &expected));
-                }
-                Prepared::Retrieval { store, rows } => {
-                    let vectors = embed_all(model, store, quantize)?;
-                    let vector = |text: &str| &vectors[store.index(text) * hidden..][..hidden];
-                    let value =
-                        ndcg_at_10(rows, |query, document| dot(vector(query), vector(document)));
-                    scores.push(Score {
-                        set: set.name.clone(),
-                        metric: "ndcg@10",
-                        value: 100.0 * value,
-                    });
+                    scores.push(Score { set: set.name.clone(), metric, value: 100.0 * value });
+                };
+                match rows {
+                    EvalRows::Sts(pairs) => {
+                        let cosines: Vec<f64> = pairs
+                            .iter()
+                            .map(|pair| cosine(&pair.sentence1, &pair.sentence2))
+                            .collect();
+                        let expected: Vec<f64> = pairs.iter().map(|pair| pair.score).collect();
+                        push("spearman", spearman(&cosines, &expected));
+                        push("pearson", pearson(&cosines, &expected));
+                    }
+                    EvalRows::Retrieval(rows) => push("ndcg@10", ndcg_at_10(rows, cosine)),
                 }
             }
         }

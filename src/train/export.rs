@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::checkpoint::write_atomically;
-use super::data::{Rows, inside};
-use super::evaluate::{Evaluation, bm25_ndcg_at_10, ndcg_at_10, read_retrieval};
+use super::data::{Rows, TokenStore, inside};
+use super::evaluate::{EvalRows, Evaluation, bm25_ndcg_at_10, ndcg_at_10, read_retrieval};
 use super::metrics::{Metric, Metrics};
 use super::model::BertModel;
 use super::recipe::{EvalKind, EvalSet, Slot, Stage, StageKind};
@@ -60,10 +60,11 @@ pub fn export(run: &Run, index: usize, metrics: &Metrics) -> Result<()> {
         &config.prefix,
         config.max_position_embeddings,
     )?;
+    let store = |texts: &[&str]| TokenStore::new(&tokenizer, texts.iter().copied());
     let bert = BertModel::from_float_model(&float, &run.device)?;
     let mut missing = Vec::new();
-    let float_scores =
-        Evaluation::new(&recipe.evaluate, &run.data, &tokenizer, &mut missing)?.run(&bert, None)?;
+    let rows = EvalRows::read(&recipe.evaluate, &run.data, &mut missing)?;
+    let float_scores = Evaluation::new(rows, store)?.run(&bert, None, &[])?;
     let mut lines = Vec::new();
     for set in &recipe.evaluate {
         let path = inside(&run.data, &set.file)?;
@@ -215,18 +216,18 @@ fn card(
         if !recipe.stages[..index].iter().any(|stage| stage.data.contains(name)) {
             continue;
         }
-        let rows = Rows::read(recipe, std::slice::from_ref(name), &run.data, &evaluation)?;
+        let rows = Rows::read(recipe, std::slice::from_ref(name), run.folders(), &evaluation)?;
         let _ = writeln!(
             text,
             "| {name} (`{}`) | {} | {} | {} |",
-            source.file,
+            source.made_by.as_ref().unwrap_or(&source.file),
             rows.rows.len(),
             source.license,
             source.origin
         );
     }
-    text += "\nRows that share a sentence with an evaluation set (compared without spacing, \
-             punctuation and case) are left out. Data under CC BY-SA asks for attribution, which \
+    text += "\nRows that share a text with an evaluation set, or of which a sentence stands in a \
+             passage of one (compared without spacing, punctuation and case), are left out. Data under CC BY-SA asks for attribution, which \
              this table gives, and for the same licence of adapted material.\n\n\
              ## Limits\n\n\
              - Trained on short sentences: long passages are less well told apart, and text beyond \
@@ -265,6 +266,8 @@ fn what(stage: &Stage) -> String {
             format!("STS regression of the {}{teacher}", stage.model.name())
         }
         StageKind::Distill => format!("distillation on sentences of {data} sources"),
+        StageKind::CrossEncoder => "cross-encoder from the teacher, on scored pairs".into(),
+        StageKind::LabelPairs => format!("pairs of {data} sources scored by the cross-encoder"),
         StageKind::Export => "export".into(),
     }
 }

@@ -108,6 +108,49 @@ pub fn cosine_mse(a: &Tensor, b: &Tensor, scores: &[f32]) -> Result<Tensor> {
     Ok((cosine - scores)?.sqr()?.mean_all()?)
 }
 
+/// As [`cosine_mse`], but the squared error of row `i` counts `weights[i]` times.
+///
+/// # Errors
+/// `input_invalid` when the numbers of rows differ.
+pub fn weighted_cosine_mse(
+    a: &Tensor,
+    b: &Tensor,
+    scores: &[f32],
+    weights: &[f32],
+) -> Result<Tensor> {
+    let cosine = pair_cosine(a, b)?;
+    let scores = constant("cosine MSE", scores, cosine.dim(0)?, a)?;
+    let weights = constant("weights of the cosine MSE", weights, cosine.dim(0)?, a)?;
+    Ok(((cosine - scores)?.sqr()? * weights)?.mean_all()?)
+}
+
+/// The mean of a loss over `x` itself and its leading `dimensions` columns (Matryoshka,
+/// Kusupati et al. 2022).
+///
+/// # Errors
+/// `input_invalid` when `x` has no more columns than a cut asks for; what `loss` returns.
+pub fn over_dimensions(
+    x: &Tensor,
+    dimensions: &[usize],
+    loss: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let width = x.dim(1)?;
+    let mut sum = loss(x)?;
+    if dimensions.is_empty() {
+        return Ok(sum);
+    }
+    for &dimension in dimensions {
+        if dimension == 0 || dimension >= width {
+            return Err(invalid(format!(
+                "vectors of {width} values cannot be cut to {dimension}; expected 1 to {}",
+                width - 1
+            )));
+        }
+        sum = (sum + loss(&x.narrow(1, 0, dimension)?.contiguous()?)?)?;
+    }
+    Ok((sum / (1 + dimensions.len()) as f64)?)
+}
+
 /// CoSENT (Su 2022): `log(1 + Σ exp(scale · (cosᵢ − cosⱼ)))` over all pairs with scoreᵢ < scoreⱼ;
 /// only the order of the scores counts. The usual `scale` is 20.
 ///
@@ -293,6 +336,64 @@ mod tests {
         check("similarity_kl", &["s", "t"], |x| similarity_kl(&x[0], &x[1], 0.1));
         check("binary_cross_entropy", &["x"], |x| binary_cross_entropy(&(&x[0] * 4.0)?, &scores));
         check("cross_entropy", &["x"], |x| cross_entropy(&x[0], &[0, 2, 1, 1, 0, 2]));
+    }
+
+    #[test]
+    fn weights_of_rows_count() {
+        let golden = Golden::load();
+        let tensor = |name: &str| golden.tensor(&format!("losses.cosine_mse.{name}")).clone();
+        let (a, b, scores) = (tensor("a"), tensor("b"), golden.values("losses.scores"));
+        let n = scores.len();
+        let weighted = |weights: &[f32]| {
+            let a = Var::from_tensor(&a).expect("a tensor");
+            let loss = weighted_cosine_mse(&a, &b, &scores, weights).expect("fits");
+            let gradients = loss.backward().expect("differentiable");
+            (values(&loss)[0], values(gradients.get(&a).expect("a gradient")))
+        };
+        let (whole, gradient) = weighted(&vec![1.0; n]);
+        assert_close("loss", &[whole], &golden.values("losses.cosine_mse.value"), 1e-5, 0.0);
+        let expected = golden.values("losses.cosine_mse.grad.a");
+        assert_close("gradient", &gradient, &expected, 1e-4, 0.0);
+        // Row by row the losses add up, and a weight scales its own row's gradient alone.
+        let mut sum = 0.0;
+        for row in 0..n {
+            let mut weights = vec![0.0; n];
+            weights[row] = 0.5;
+            let (loss, part) = weighted(&weights);
+            sum += 2.0 * loss;
+            let cols = part.len() / n;
+            for (at, (&part, &whole)) in part.iter().zip(&gradient).enumerate() {
+                let expected = if at / cols == row { 0.5 * whole } else { 0.0 };
+                assert!((part - expected).abs() < 1e-6, "{row} {at}");
+            }
+        }
+        assert!((sum - whole).abs() < 1e-6);
+    }
+
+    #[test]
+    fn cut_vectors_have_losses_and_gradients_of_their_own() {
+        let golden = Golden::load();
+        let a = Var::from_tensor(golden.tensor("losses.cosine_mse.a")).expect("a tensor");
+        let b = golden.tensor("losses.cosine_mse.b");
+        let scores = golden.values("losses.scores");
+        let part = |x: &Tensor, width| x.narrow(1, 0, width).and_then(|x| x.contiguous());
+        let on = |a: &Tensor| cosine_mse(a, &part(b, a.dim(1)?)?, &scores);
+        let loss = over_dimensions(&a, &[2, 3], on).expect("fits");
+        let by_hand: f32 = [2, 3, a.dim(1).expect("a matrix")]
+            .map(|width| values(&on(&part(&a, width).expect("fits")).expect("fits"))[0])
+            .iter()
+            .sum();
+        assert!((values(&loss)[0] - by_hand / 3.0).abs() < 1e-6);
+        let gradients = loss.backward().expect("differentiable");
+        let gradient = values(gradients.get(&a).expect("a gradient"));
+        crate::train::ops::tests::check_gradient("a", &values(&a), &gradient, 2e-2, |moved| {
+            let a = Tensor::from_slice(moved, a.dims(), a.device()).expect("same shape");
+            f64::from(values(&over_dimensions(&a, &[2, 3], on).expect("fits"))[0])
+        });
+        for bad in [0, a.dim(1).expect("a matrix")] {
+            let error = over_dimensions(&a, &[bad], |a| Ok(a.sum_all()?)).expect_err("refused");
+            assert_eq!(error.code(), "input_invalid");
+        }
     }
 
     #[test]

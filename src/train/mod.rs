@@ -12,6 +12,8 @@ pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod pack;
+pub mod pairs;
 pub mod plot;
 pub mod prune;
 pub mod recipe;

@@ -38,6 +38,9 @@ pub struct Recipe {
     /// What is done, in this order.
     #[serde(rename = "stage")]
     pub stages: Vec<Stage>,
+    /// The file that it was read from, as messages name it.
+    #[serde(skip)]
+    pub path: String,
 }
 
 /// How a model turns text into a vector.
@@ -77,9 +80,16 @@ pub enum DataKind {
 pub struct DataSource {
     /// Path below the data folder; tab-separated with a header line, or `.txt` with a sentence a
     /// line; gzip if it ends in `.gz`.
+    #[serde(default)]
     pub file: String,
+    /// In place of `file`: the `label_pairs` stage whose pairs these are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
     /// What its rows are.
     pub kind: DataKind,
+    /// `sts`: how much a row counts in the loss.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: f64,
     /// As the source states it; data without a stated licence is refused.
     pub license: String,
     /// Where it comes from, for the model card.
@@ -150,6 +160,10 @@ pub enum StageKind {
     Sts,
     /// The student follows the teacher on unlabelled sentences.
     Distill,
+    /// Trains a copy of the teacher that reads both sentences of a pair at once.
+    CrossEncoder,
+    /// Scores pairs with a cross-encoder, for `[data.NAME] made_by`.
+    LabelPairs,
     /// Writes the model file, its manifest and its card.
     Export,
 }
@@ -157,7 +171,10 @@ pub enum StageKind {
 impl StageKind {
     /// Whether it takes gradient steps.
     pub fn trains(self) -> bool {
-        matches!(self, StageKind::Contrast | StageKind::Sts | StageKind::Distill)
+        matches!(
+            self,
+            StageKind::Contrast | StageKind::Sts | StageKind::Distill | StageKind::CrossEncoder
+        )
     }
 }
 
@@ -291,6 +308,17 @@ pub struct Stage {
     /// Temperature of the in-batch similarities.
     #[serde(default = "default_tau")]
     pub tau: f32,
+    /// `distill`: weight of the squared error of states of layers below the last.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub middle_weight: f64,
+    /// `distill`: which layer of the student follows which of the teacher, both counted from 0, as
+    /// `[[0, 3], [1, 7]]`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub middle_layers: Vec<[usize; 2]>,
+    /// Widths to which sentence vectors may be cut (Matryoshka): the losses on them are the mean
+    /// over the whole vector and these leading parts, and evaluation measures the parts too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dimensions: Vec<usize>,
 
     /// `pick_layers`: layers of the teacher, rising.
     #[serde(default)]
@@ -298,6 +326,18 @@ pub struct Stage {
     /// `prune_vocabulary`: pieces to keep.
     #[serde(default)]
     pub vocabulary: usize,
+    /// `label_pairs`: the `cross_encoder` stage that scores; by default the last one before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scorer: Option<String>,
+    /// `label_pairs`: neighbours of each sentence by the teacher's vectors to pair it with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub neighbours: usize,
+    /// `label_pairs`: neighbours are looked for among at most this many sentences, drawn by the seed.
+    #[serde(default = "default_mined_sentences", skip_serializing_if = "is_default_mined")]
+    pub mined_sentences: usize,
+    /// `label_pairs`: score both orders of a pair and take the mean, in twice the time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub both_orders: bool,
 
     /// Dev sets are looked at before the first and every so many steps; without it only at the end.
     #[serde(default)]
@@ -305,6 +345,9 @@ pub struct Stage {
     /// A checkpoint every so many steps, besides those by time.
     #[serde(default)]
     pub checkpoint_every: Option<usize>,
+    /// Where it begins in the recipe's file.
+    #[serde(skip)]
+    pub line: usize,
 }
 
 fn default_max_tokens() -> usize {
@@ -340,8 +383,22 @@ fn default_temperature() -> f32 {
 fn default_tau() -> f32 {
     0.1
 }
+fn default_mined_sentences() -> usize {
+    20_000
+}
 fn one() -> f64 {
     1.0
+}
+// Options at their default are left out of a stage's settings, so that a run goes on under a later
+// version that has more of them.
+fn is_one(value: &f64) -> bool {
+    *value == 1.0
+}
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+fn is_default_mined(value: &usize) -> bool {
+    *value == default_mined_sentences()
 }
 
 impl Recipe {
@@ -362,18 +419,32 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::read`].
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let recipe: Recipe = toml::from_str(text).map_err(|source| {
+        let mut recipe: Recipe = toml::from_str(text).map_err(|source| {
             let line = source
                 .span()
                 .map_or(1, |span| text[..span.start].bytes().filter(|&b| b == b'\n').count() + 1);
             Error::new(ErrorKind::DataInvalid, format!("{file}:{line}: {}", source.message()))
         })?;
-        recipe.check(file)?;
+        recipe.path = file.to_owned();
+        let headers = text.lines().enumerate().filter(|(_, line)| line.trim() == "[[stage]]");
+        for (stage, (index, _)) in recipe.stages.iter_mut().zip(headers) {
+            stage.line = index + 1;
+        }
+        recipe.check()?;
         Ok(recipe)
     }
 
-    fn check(&self, file: &str) -> Result<()> {
-        let bad = |what: String| Err(Error::new(ErrorKind::DataInvalid, format!("{file}: {what}")));
+    /// Where a stage stands, as `file:line: stage "name"`.
+    pub fn place(&self, stage: &Stage) -> String {
+        match stage.line {
+            0 => format!("{}: stage {:?}", self.path, stage.name),
+            line => format!("{}:{line}: stage {:?}", self.path, stage.name),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let fail = |what: String| Err(Error::new(ErrorKind::DataInvalid, what));
+        let bad = |what: String| fail(format!("{}: {what}", self.path));
         let plain = |name: &str| {
             !name.is_empty()
                 && !name.starts_with('.')
@@ -396,6 +467,15 @@ impl Recipe {
                     source.license
                 ));
             }
+            if source.file.is_empty() == source.made_by.is_none() {
+                return bad(format!("data.{name} needs one of file and made_by"));
+            }
+            if source.made_by.is_some() && source.kind != DataKind::Sts {
+                return bad(format!("data.{name}: labelled pairs are of kind \"sts\""));
+            }
+            if !(source.weight > 0.0 && source.weight.is_finite()) {
+                return bad(format!("data.{name}: weight is {}", source.weight));
+            }
             if is_evaluation_split(&source.file) {
                 return bad(format!(
                     "data.{name} is {:?}, a dev or test split: it may only stand under [[evaluate]]",
@@ -410,7 +490,10 @@ impl Recipe {
             }
         }
         for (index, stage) in self.stages.iter().enumerate() {
-            let at = |what: String| bad(format!("stage {:?}: {what}", stage.name));
+            let at = |what: String| fail(format!("{}: {what}", self.place(stage)));
+            let before = |name: &str, kind: StageKind| {
+                self.stages[..index].iter().any(|stage| stage.name == name && stage.kind == kind)
+            };
             if !plain(&stage.name) {
                 return at("a name has only letters, digits, - _ .".into());
             }
@@ -420,8 +503,17 @@ impl Recipe {
             if let Some(name) = stage.data.iter().find(|name| !self.data.contains_key(*name)) {
                 return at(format!("there is no [data.{name}]"));
             }
+            for name in &stage.data {
+                let Some(maker) = &self.data[name].made_by else { continue };
+                if !before(maker, StageKind::LabelPairs) {
+                    return at(format!("data.{name} needs a label_pairs stage {maker:?} before"));
+                }
+            }
             let needs_data = stage.kind.trains()
-                || matches!(stage.kind, StageKind::Center | StageKind::PruneVocabulary);
+                || matches!(
+                    stage.kind,
+                    StageKind::Center | StageKind::PruneVocabulary | StageKind::LabelPairs
+                );
             if needs_data && stage.data.is_empty() {
                 return at("data = [...] is missing".into());
             }
@@ -430,6 +522,9 @@ impl Recipe {
             }
             if stage.kind == StageKind::PruneVocabulary && stage.vocabulary == 0 {
                 return at("vocabulary = N is missing".into());
+            }
+            if stage.kind == StageKind::LabelPairs && self.scorer(index).is_none() {
+                return at("there is no such cross_encoder stage before".into());
             }
             if !stage.kind.trains() {
                 continue;
@@ -455,8 +550,46 @@ impl Recipe {
             if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
                 return at("only the student is distilled".into());
             }
+            if !(stage.middle_weight >= 0.0 && stage.middle_weight.is_finite()) {
+                return at(format!("middle_weight is {}", stage.middle_weight));
+            }
+            if (stage.middle_weight > 0.0) == stage.middle_layers.is_empty() {
+                return at("middle_weight and middle_layers go together".into());
+            }
+            if !stage.middle_layers.is_empty() && stage.kind != StageKind::Distill {
+                return at("middle_layers are of distill stages".into());
+            }
+            if !stage.dimensions.is_sorted_by(|a, b| a < b) || stage.dimensions.first() == Some(&0)
+            {
+                return at(format!("dimensions are {:?}; expected rising", stage.dimensions));
+            }
+            if stage.kind == StageKind::CrossEncoder && stage.model != Slot::Teacher {
+                return at("a cross-encoder starts from the teacher: model = \"teacher\"".into());
+            }
+            if !stage.dimensions.is_empty() && stage.kind == StageKind::CrossEncoder {
+                return at("a cross-encoder makes no vectors that dimensions could cut".into());
+            }
+            if let Some(name) = stage.data.iter().find(|name| self.data[*name].weight != 1.0) {
+                if stage.kind != StageKind::Sts {
+                    return at(format!("data.{name} has a weight, which is for sts stages"));
+                }
+                if stage.loss == StsLoss::Cosent {
+                    return at(format!(
+                        "data.{name} has a weight; CoSENT compares scores across rows, so use \
+                         loss = \"mse\""
+                    ));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The `cross_encoder` stage that scores for the `label_pairs` stage `index`.
+    pub fn scorer(&self, index: usize) -> Option<usize> {
+        let wanted = self.stages[index].scorer.as_deref();
+        self.stages[..index].iter().rposition(|stage| {
+            stage.kind == StageKind::CrossEncoder && wanted.is_none_or(|name| name == stage.name)
+        })
     }
 
     /// The stage called `name`.
@@ -533,6 +666,19 @@ steps = 3
         assert!(message(&SMALL.replace("sts/train.tsv", "sts/dev.tsv")).contains("dev or test"));
         assert!(message(&SMALL.replace("[\"sts\"]", "[\"nli\"]")).contains("no [data.nli]"));
         assert!(message(&SMALL.replace("steps = 3", "")).contains("steps = N is missing"));
+        let with = |line: &str| message(&SMALL.replace("steps = 3", &format!("steps = 3\n{line}")));
+        assert!(with("middle_weight = 1.0").starts_with("r.toml:8: stage \"tune\": middle_weight"));
+        assert!(with("middle_weight = 1.0\nmiddle_layers = [[0, 1]]").contains("distill"));
+        assert!(with("dimensions = [128, 64]").contains("expected rising"));
+        let labels = SMALL.replace("kind = \"sts\"\ndata", "kind = \"label_pairs\"\ndata");
+        assert!(message(&labels).contains("no such cross_encoder stage"));
+        let weighted = SMALL.replace("license", "weight = 0.5\nlicense");
+        let weighted = weighted.replace("steps = 3", "steps = 3\nloss = \"cosent\"");
+        assert!(message(&weighted).contains("use loss = \"mse\""));
+        let made = SMALL.replace("file = \"sts/train.tsv\"", "made_by = \"label\"");
+        assert!(message(&made).contains("a label_pairs stage \"label\" before"));
+        let nothing = SMALL.replace("file = \"sts/train.tsv\"\n", "");
+        assert!(message(&nothing).contains("one of file and made_by"));
         assert!(message(&SMALL.replace("seed = 1", "seed = \"a\"")).starts_with("r.toml:3:"));
     }
 }

@@ -9,18 +9,19 @@ use candle_core::{Device, Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
-use super::data::{EvalSentences, Row, Rows, Target, TokenStore, batches};
-use super::evaluate::Evaluation;
+use super::data::{EvalSentences, Folders, Row, Rows, Target, TokenStore, batches};
+use super::evaluate::{EvalRows, Evaluation, Score};
 use super::metrics::{Metric, Metrics};
 use super::model::{
     BertModel, Dropout, FakeQuant, ForwardOptions, ForwardOutput, Freeze, TokenBatch,
 };
 use super::ops::pooling;
 use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
+use super::pack::Packed;
 use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
-use super::{export, losses, plot, prune, seed_of};
+use super::{export, losses, pairs, plot, prune, seed_of};
 use crate::config::ModelConfig;
-use crate::convert::{ConvertOptions, read_checkpoint};
+use crate::convert::{ConvertOptions, num_layers, read_checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format;
 use crate::model::Encoder;
@@ -28,7 +29,7 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::FloatModel;
 
 /// A checkpoint at least this often.
-const CHECKPOINT_TIME: Duration = Duration::from_secs(120);
+pub(super) const CHECKPOINT_TIME: Duration = Duration::from_secs(120);
 /// A line in the metrics, the mean of so many steps.
 const METRIC_STEPS: usize = 20;
 /// A line on standard error this often where it is not a terminal.
@@ -50,6 +51,20 @@ pub struct Run {
     pub out: PathBuf,
     /// Where to compute.
     pub device: Device,
+    /// In place of data folder and checkpoints: what [`Packed`] holds of them.
+    pub packed: Option<Packed>,
+}
+
+/// What token ids are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// Training: the model's prefix, cut to the recipe's `max_tokens` and those of the prefix.
+    Training,
+    /// Evaluation: the model's prefix, up to its maximum.
+    Evaluation,
+    /// Parts of a pair that a cross-encoder reads: no prefix, cut to `max_tokens`.
+    Pairs,
 }
 
 impl Run {
@@ -63,13 +78,84 @@ impl Run {
             Error::io(format!("cannot make the folder {}", self.out.display()), source)
         })?;
         let chosen = only.map(|name| self.recipe.stage(name)).transpose()?;
+        self.check_fit(chosen)?;
         for index in 0..self.recipe.stages.len() {
             if chosen.is_some_and(|chosen| chosen != index) {
                 continue;
             }
-            self.stage(index)?;
+            self.stage(index).map_err(|error| self.in_stage(index, error))?;
         }
         Ok(())
+    }
+
+    /// Says where in the recipe the stage stands that something went wrong in.
+    pub(super) fn in_stage(&self, index: usize, error: Error) -> Error {
+        let stage = &self.recipe.stages[index];
+        let text = error.to_string();
+        let text = match text.strip_prefix(&format!("stage {:?}", stage.name)) {
+            Some(rest) => format!("{}{rest}", self.recipe.place(stage)),
+            // These name the file that is at fault.
+            None if matches!(error.kind(), ErrorKind::DataInvalid | ErrorKind::Io) => return error,
+            None => format!("{}: {text}", self.recipe.place(stage)),
+        };
+        Error::new(error.kind(), text).with_source(error)
+    }
+
+    /// Whether the models have the layers that the recipe speaks of, before hours are spent on it.
+    pub(super) fn check_fit(&self, only: Option<usize>) -> Result<()> {
+        let layers_of = |slot: Slot| -> Result<Option<usize>> {
+            match (&self.packed, slot, &self.student) {
+                (Some(packed), _, _) => Ok(packed.num_layers(slot)),
+                (None, Slot::Teacher, _) => Ok(Some(num_layers(&self.teacher)?)),
+                (None, Slot::Student, Some(folder)) => Ok(Some(num_layers(folder)?)),
+                (None, Slot::Student, None) => Ok(None),
+            }
+        };
+        let teacher = layers_of(Slot::Teacher)?;
+        let mut student = layers_of(Slot::Student)?;
+        for (index, stage) in self.recipe.stages.iter().enumerate() {
+            let wrong = |what: String| {
+                let text = format!("{}: {what}", self.recipe.place(stage));
+                Err(Error::new(ErrorKind::InputInvalid, text))
+            };
+            let asked = only.is_none_or(|only| only == index);
+            let own = if stage.model == Slot::Teacher { teacher } else { student };
+            if let (StageKind::PickLayers, Some(count)) = (stage.kind, teacher) {
+                let rising = stage.layers.windows(2).all(|pair| pair[0] < pair[1]);
+                if asked && (!rising || stage.layers.iter().any(|&layer| layer >= count)) {
+                    return wrong(format!(
+                        "layers are {:?}; expected rising numbers below {count}, the teacher's layers",
+                        stage.layers
+                    ));
+                }
+                student = Some(stage.layers.len());
+            }
+            if !asked {
+                continue;
+            }
+            if let Some(own) = own.filter(|&own| stage.freeze_layers > own) {
+                return wrong(format!(
+                    "freeze_layers is {}; the {} has {own} layers",
+                    stage.freeze_layers,
+                    stage.model.name()
+                ));
+            }
+            let beyond = stage.middle_layers.iter().find(|pair| {
+                student.is_some_and(|count| pair[0] >= count)
+                    || teacher.is_some_and(|count| pair[1] >= count)
+            });
+            if let (Some(pair), Some(student), Some(teacher)) = (beyond, student, teacher) {
+                return wrong(format!(
+                    "middle_layers has {pair:?}; the student has {student} layers, the teacher {teacher}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where data files lie.
+    pub fn folders(&self) -> Folders<'_> {
+        Folders { data: &self.data, out: &self.out }
     }
 
     /// The folder of a stage.
@@ -94,11 +180,16 @@ impl Run {
     /// # Errors
     /// [`ErrorKind::InputInvalid`] if an earlier stage that makes it has not run.
     pub fn model_before(&self, index: usize, slot: Slot) -> Result<FloatModel> {
-        let made_by = self.recipe.stages[..index]
+        // What came before a packed run began is in the packed models.
+        let first = self.packed.as_ref().map_or(0, Packed::begin).min(index);
+        let made_by = self.recipe.stages[first..index]
             .iter()
             .rev()
-            .find(|stage| stage.kind != StageKind::Export && written_slot(stage) == slot);
+            .find(|stage| written_slot(stage) == Some(slot));
         let Some(stage) = made_by else {
+            if let Some(packed) = &self.packed {
+                return packed.model(slot);
+            }
             let folder = match (slot, &self.student) {
                 (Slot::Teacher, _) => &self.teacher,
                 (Slot::Student, Some(folder)) => folder,
@@ -143,11 +234,66 @@ impl Run {
     /// # Errors
     /// As [`Rows::read`].
     pub fn rows(&self, stage: &Stage) -> Result<Rows> {
+        if let Some(packed) = &self.packed {
+            return packed.rows(self, stage);
+        }
         let evaluation = EvalSentences::read(&self.recipe, &self.data)?;
-        Rows::read(&self.recipe, &stage.data, &self.data, &evaluation)
+        Rows::read(&self.recipe, &stage.data, self.folders(), &evaluation)
     }
 
-    fn stage(&self, index: usize) -> Result<()> {
+    /// The evaluation sets that are looked at during training; names of missing files go to
+    /// `missing`.
+    ///
+    /// # Errors
+    /// As [`EvalRows::read`].
+    pub fn evaluation_rows(
+        &self,
+        missing: &mut Vec<String>,
+    ) -> Result<Vec<(super::recipe::EvalSet, EvalRows)>> {
+        if let Some(packed) = &self.packed {
+            return Ok(packed.evaluation_rows());
+        }
+        let sets = self.recipe.evaluate.iter().filter(|set| !set.final_only);
+        EvalRows::read(sets, &self.data, missing)
+    }
+
+    /// `texts` as token ids for `model`, which is of `slot`.
+    ///
+    /// # Errors
+    /// When the tokenizer does not load.
+    pub fn store<'a>(
+        &self,
+        model: &FloatModel,
+        slot: Slot,
+        purpose: Purpose,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<TokenStore> {
+        if let Some(packed) = &self.packed {
+            return packed.store(slot, purpose, texts);
+        }
+        TokenStore::new(&self.tokenizer_for(model, purpose)?, texts)
+    }
+
+    /// The tokenizer of a model for one purpose.
+    ///
+    /// # Errors
+    /// When the tokenizer does not load.
+    pub fn tokenizer_for(&self, model: &FloatModel, purpose: Purpose) -> Result<Tokenizer> {
+        let config = &model.config;
+        let most = config.max_position_embeddings;
+        let json = &model.tokenizer_json;
+        match purpose {
+            Purpose::Training => self.tokenizer(model),
+            Purpose::Evaluation => Tokenizer::from_bytes(json, &config.prefix, most),
+            Purpose::Pairs => Tokenizer::from_bytes(json, "", self.recipe.max_tokens.min(most)),
+        }
+    }
+
+    /// Runs stage `index` if it is not done.
+    ///
+    /// # Errors
+    /// What goes wrong in it.
+    pub(super) fn stage(&self, index: usize) -> Result<()> {
         let stage = &self.recipe.stages[index];
         let folder = self.folder(stage);
         let settings = settings(&self.recipe, stage);
@@ -168,6 +314,11 @@ impl Run {
             StageKind::Export => {
                 metrics.rewind(&stage.name, 0)?;
                 export::export(self, index, &metrics)?;
+                (0, begin.elapsed().as_secs_f64())
+            }
+            StageKind::LabelPairs => {
+                metrics.rewind(&stage.name, 0)?;
+                pairs::label(self, index, &settings)?;
                 (0, begin.elapsed().as_secs_f64())
             }
             kind if kind.trains() => self.train(index, &settings, &metrics)?,
@@ -223,10 +374,10 @@ impl Run {
             _ => {
                 let mut model = self.model_before(index, stage.model)?;
                 let rows = self.rows(stage)?;
-                let tokenizer = self.tokenizer(&model)?;
                 let texts = all_texts(&rows);
                 let every = texts.len().div_ceil(CENTER_SENTENCES);
-                let store = TokenStore::new(&tokenizer, texts.into_iter().step_by(every))?;
+                let texts = texts.into_iter().step_by(every);
+                let store = self.store(&model, stage.model, Purpose::Training, texts)?;
                 let sentences: Vec<&[u32]> = (0..store.len()).map(|i| store.ids(i)).collect();
                 let bert = BertModel::from_float_model(&model, &self.device)?;
                 let (mean, length) = prune::center(&mut model, &bert, &sentences)?;
@@ -259,10 +410,23 @@ impl Run {
         Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, max)
     }
 
-    /// The tokenizer that evaluation uses: up to the model's maximum.
-    fn full_tokenizer(&self, model: &FloatModel) -> Result<Tokenizer> {
-        let config = &model.config;
-        Tokenizer::from_bytes(&model.tokenizer_json, &config.prefix, config.max_position_embeddings)
+    /// What the training stage `index` does with its batches; it may add weights to `model`.
+    fn task(
+        &self,
+        index: usize,
+        rows: Rows,
+        float: &FloatModel,
+        model: &mut BertModel,
+    ) -> Result<Box<dyn Task>> {
+        let stage = &self.recipe.stages[index];
+        Ok(match stage.kind {
+            StageKind::Sts => Box::new(StsTask::new(self, index, rows, float)?),
+            StageKind::Contrast => Box::new(ContrastTask::new(self, stage, rows, float)?),
+            StageKind::CrossEncoder => {
+                Box::new(pairs::CrossTask::new(self, index, rows, float, model)?)
+            }
+            _ => Box::new(DistillTask::new(self, index, rows, float, model)?),
+        })
     }
 
     fn train(&self, index: usize, settings: &str, metrics: &Metrics) -> Result<(usize, f64)> {
@@ -280,18 +444,11 @@ impl Run {
         })?;
         eprintln!("{}: reading data", stage.name);
         let rows = self.rows(stage)?;
-        let task: Box<dyn Task> = match stage.kind {
-            StageKind::Sts => Box::new(StsTask::new(self, index, rows, &float)?),
-            StageKind::Contrast => Box::new(ContrastTask::new(self, stage, rows, &float)?),
-            _ => Box::new(DistillTask::new(self, index, rows, &float, &mut model)?),
-        };
+        let task = self.task(index, rows, &float, &mut model)?;
         let mut missing = Vec::new();
-        let evaluation = Evaluation::new(
-            self.recipe.evaluate.iter().filter(|set| !set.final_only),
-            &self.data,
-            &self.full_tokenizer(&float)?,
-            &mut missing,
-        )?;
+        let evaluation = Evaluation::new(self.evaluation_rows(&mut missing)?, |texts| {
+            self.store(&float, stage.model, Purpose::Evaluation, texts.iter().copied())
+        })?;
         for file in missing {
             eprintln!("{}: {file} is not in {}; not evaluated", stage.name, self.data.display());
         }
@@ -370,15 +527,22 @@ impl Run {
         };
         let evaluate = |step: usize, seconds: f64, model: &BertModel| -> Result<()> {
             let mut line = String::new();
-            for score in evaluation.run(model, quantize)? {
+            let scores = match task.scores(model, quantize)? {
+                Some(scores) => scores,
+                None => evaluation.run(model, quantize, &stage.dimensions)?,
+            };
+            for score in scores {
                 line += &format!("  {} {} {:.2}", score.set, score.metric, score.value);
                 metrics.push(&Metric::Score {
                     stage: stage.name.clone(),
                     step,
                     seconds,
-                    model: stage.model.name().to_owned(),
+                    model: match stage.kind {
+                        StageKind::CrossEncoder => "cross-encoder".to_owned(),
+                        _ => stage.model.name().to_owned(),
+                    },
                     set: score.set,
-                    metric: score.metric.to_owned(),
+                    metric: score.metric,
                     value: score.value,
                 })?;
             }
@@ -393,6 +557,7 @@ impl Run {
         let mut progress = Progress::new(stage, step);
         let mut epoch: Option<(u64, Vec<Vec<u32>>)> = None;
         let mut saved = Instant::now();
+        let mut due = false;
         let mut window = Window::default();
         if step == 0 && stage.evaluate_every.is_some() {
             evaluate(0, 0.0, &model)?;
@@ -441,6 +606,11 @@ impl Run {
             let (loss, outputs, sentences) = task.step(&model, indices, &options).map_err(blame)?;
             let value = f64::from(loss.detach().to_scalar::<f32>()?);
             let gradients = model.backward(&loss, outputs).map_err(blame)?;
+            if due {
+                // Only now it is known that these weights have a loss and gradients.
+                save(step, before + clock.seconds(), &model, &optimizer, &average)?;
+                (due, saved) = (false, Instant::now());
+            }
             let rate = schedule.learning_rate(virtual_step);
             let stats = optimizer.step(model.parameters(), &gradients, rate).map_err(blame)?;
             step += 1;
@@ -466,20 +636,17 @@ impl Run {
                 plot::write(&self.out, &metrics.read()?)?;
             }
             let by_steps = stage.checkpoint_every.is_some_and(|every| step % every.max(1) == 0);
-            if by_steps || saved.elapsed() >= CHECKPOINT_TIME {
-                model.parameters().check_finite().map_err(blame)?;
-                let seconds = before + clock.seconds();
-                save(step, seconds, &model, &optimizer, &average)?;
-                saved = Instant::now();
-            }
+            due |= by_steps || saved.elapsed() >= CHECKPOINT_TIME;
         }
         progress.finish();
+        model.parameters().check_finite()?;
         let seconds = before + clock.seconds();
         save(step, seconds, &model, &optimizer, &average)?;
         if let Some(average) = average.filter(|average| average.updates() > 0) {
             model.parameters().load(&average.tensors(model.parameters())?)?;
         }
         evaluate(step, seconds, &model)?;
+        task.leave(&model, &folder)?;
         write_float_model(&self.model_file(stage), &model.to_float_model()?)?;
         // The stage's model is on the disk; what it took to get there is of no more use.
         let _ = std::fs::remove_file(&file);
@@ -509,14 +676,19 @@ impl Clock {
     }
 }
 
-/// Which model a stage leaves behind.
-fn written_slot(stage: &Stage) -> Slot {
-    if stage.kind == StageKind::PickLayers { Slot::Student } else { stage.model }
+/// Which model a stage leaves behind, if any.
+pub(super) fn written_slot(stage: &Stage) -> Option<Slot> {
+    match stage.kind {
+        StageKind::PickLayers => Some(Slot::Student),
+        // A cross-encoder is neither; it stays in its stage's folder.
+        StageKind::Export | StageKind::CrossEncoder | StageKind::LabelPairs => None,
+        _ => Some(stage.model),
+    }
 }
 
 /// What must be the same for a stage to go on: everything but how long it lasts and how often it
 /// looks around.
-fn settings(recipe: &Recipe, stage: &Stage) -> String {
+pub(super) fn settings(recipe: &Recipe, stage: &Stage) -> String {
     let mut stage = stage.clone();
     stage.minutes = None;
     stage.evaluate_every = None;
@@ -530,7 +702,7 @@ fn settings(recipe: &Recipe, stage: &Stage) -> String {
 }
 
 /// All texts, row after row.
-fn all_texts(rows: &Rows) -> Vec<&str> {
+pub(super) fn all_texts(rows: &Rows) -> Vec<&str> {
     rows.rows.iter().flat_map(|row| row.texts.iter().map(String::as_str)).collect()
 }
 
@@ -540,7 +712,7 @@ pub(super) fn minutes(seconds: f64) -> String {
 }
 
 /// What a training stage does with a batch.
-trait Task {
+pub(super) trait Task {
     /// Tokens of each example, for sorting.
     fn lengths(&self) -> Vec<usize>;
     /// Where example `index` comes from.
@@ -552,6 +724,14 @@ trait Task {
         batch: &[u32],
         options: &ForwardOptions,
     ) -> Result<(Tensor, Vec<ForwardOutput>, usize)>;
+    /// Scores on the evaluation sets of a task that trains something else than sentence vectors.
+    fn scores(&self, _: &BertModel, _: Option<FakeQuant>) -> Result<Option<Vec<Score>>> {
+        Ok(None)
+    }
+    /// Leaves what later stages need besides the encoder's weights.
+    fn leave(&self, _: &BertModel, _folder: &Path) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Regression of cosines on scores, with the teacher's term.
@@ -559,6 +739,8 @@ struct StsTask {
     rows: Rows,
     store: TokenStore,
     pairs: Vec<(u32, u32, f32)>,
+    /// How much each pair counts; empty if all count alike.
+    weights: Vec<f32>,
     /// The teacher's sentence vectors, by text, and their width.
     teacher: Option<(Vec<f32>, usize)>,
     stage: Stage,
@@ -567,25 +749,38 @@ struct StsTask {
 impl StsTask {
     fn new(run: &Run, index: usize, rows: Rows, float: &FloatModel) -> Result<Self> {
         let stage = run.recipe.stages[index].clone();
-        let store = TokenStore::new(&run.tokenizer(float)?, all_texts(&rows))?;
-        let pairs = rows
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(at, row)| match (&row.target, &row.texts[..]) {
-                (Target::Score(score), [a, b]) => {
-                    Ok((store.index(a) as u32, store.index(b) as u32, *score))
-                }
-                _ => Err(wrong_kind(&stage, &rows, at, "sts")),
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let store = run.store(float, stage.model, Purpose::Training, all_texts(&rows))?;
+        let pairs = scored_pairs(&stage, &rows, &store)?;
+        let weight_of = |file: usize| run.recipe.data[&stage.data[file]].weight as f32;
+        let weights = match (0..stage.data.len()).all(|file| weight_of(file) == 1.0) {
+            true => Vec::new(),
+            false => rows.rows.iter().map(|row| weight_of(row.file)).collect(),
+        };
         let teacher = if stage.teacher_weight > 0.0 && stage.model == Slot::Student {
             Some(teacher_vectors(run, index, &rows, &store)?)
         } else {
             None
         };
-        Ok(StsTask { rows, store, pairs, teacher, stage })
+        Ok(StsTask { rows, store, pairs, weights, teacher, stage })
     }
+}
+
+/// Pairs of `rows` as texts of `store` and scores.
+pub(super) fn scored_pairs(
+    stage: &Stage,
+    rows: &Rows,
+    store: &TokenStore,
+) -> Result<Vec<(u32, u32, f32)>> {
+    rows.rows
+        .iter()
+        .enumerate()
+        .map(|(at, row)| match (&row.target, &row.texts[..]) {
+            (Target::Score(score), [a, b]) => {
+                Ok((store.index(a) as u32, store.index(b) as u32, *score))
+            }
+            _ => Err(wrong_kind(stage, rows, at, "sts")),
+        })
+        .collect()
 }
 
 /// The teacher's pooled vectors of all texts of `store`, computed once and kept in the stage's
@@ -609,16 +804,9 @@ fn teacher_vectors(
         }
     }
     eprintln!("{}: the teacher reads {} sentences", stage.name, store.len());
-    let teacher_store = TokenStore::new(&run.tokenizer(&float)?, all_texts(rows))?;
     // Both stores number the same texts in the same order.
-    let vectors = match Teacher::new(run, stage, &float)? {
-        Teacher::Float(teacher) => super::evaluate::embed_all(&teacher, &teacher_store, None)?,
-        Teacher::Quantized(teacher) => {
-            let ids: Vec<&[u32]> =
-                (0..teacher_store.len()).map(|index| teacher_store.ids(index)).collect();
-            teacher.encode_ids(&ids)?
-        }
-    };
+    let teacher_store = run.store(&float, Slot::Teacher, Purpose::Training, all_texts(rows))?;
+    let vectors = Teacher::new(run, stage, &float)?.embed_all(&teacher_store)?;
     let tensor = Tensor::from_slice(&vectors, (store.len(), hidden), &Device::Cpu)?;
     let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
     Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
@@ -658,11 +846,19 @@ impl Task for StsTask {
         let ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text)).collect();
         let scores: Vec<f32> = pairs.iter().map(|pair| pair.2).collect();
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
-        let (a, b) = (output.pooled.narrow(0, 0, n)?, output.pooled.narrow(0, n, n)?);
-        let mut loss = match self.stage.loss {
-            StsLoss::Mse => losses::cosine_mse(&a, &b, &scores)?,
-            StsLoss::Cosent => losses::cosent(&a, &b, &scores, 20.0)?,
+        let weights: Vec<f32> = match self.weights.is_empty() {
+            true => Vec::new(),
+            false => batch.iter().map(|&index| self.weights[index as usize]).collect(),
         };
+        let dimensions = &self.stage.dimensions;
+        let mut loss = losses::over_dimensions(&output.pooled, dimensions, |pooled| {
+            let (a, b) = (pooled.narrow(0, 0, n)?, pooled.narrow(0, n, n)?);
+            match self.stage.loss {
+                StsLoss::Mse if weights.is_empty() => losses::cosine_mse(&a, &b, &scores),
+                StsLoss::Mse => losses::weighted_cosine_mse(&a, &b, &scores, &weights),
+                StsLoss::Cosent => losses::cosent(&a, &b, &scores, 20.0),
+            }
+        })?;
         if let Some((vectors, width)) = &self.teacher {
             let rows: Vec<f32> = texts
                 .iter()
@@ -670,8 +866,10 @@ impl Task for StsTask {
                 .copied()
                 .collect();
             let teacher = Tensor::from_vec(rows, (2 * n, *width), model.device())?;
-            let mut term = (losses::similarity_kl(&output.pooled, &teacher, self.stage.tau)?
-                * self.stage.similarity_weight)?;
+            let near = losses::over_dimensions(&output.pooled, dimensions, |pooled| {
+                losses::similarity_kl(pooled, &teacher, self.stage.tau)
+            })?;
+            let mut term = (near * self.stage.similarity_weight)?;
             if *width == model.config().hidden_size {
                 let near = losses::pooled_cosine_distance(&output.pooled, &teacher)?;
                 term = (term + (near * self.stage.cosine_weight)?)?;
@@ -688,6 +886,7 @@ struct ContrastTask {
     store: TokenStore,
     examples: Vec<Triple>,
     temperature: f32,
+    dimensions: Vec<usize>,
 }
 
 struct Triple {
@@ -708,7 +907,7 @@ struct Premise {
 
 impl ContrastTask {
     fn new(run: &Run, stage: &Stage, rows: Rows, float: &FloatModel) -> Result<Self> {
-        let store = TokenStore::new(&run.tokenizer(float)?, all_texts(&rows))?;
+        let store = run.store(float, stage.model, Purpose::Training, all_texts(&rows))?;
         let mut examples = Vec::new();
         // Rows that begin with the same text, in the order in which they come.
         let mut premises: HashMap<usize, usize> = HashMap::new();
@@ -784,7 +983,8 @@ impl ContrastTask {
                 ),
             ));
         }
-        Ok(ContrastTask { rows, store, examples, temperature: stage.temperature })
+        let (temperature, dimensions) = (stage.temperature, stage.dimensions.clone());
+        Ok(ContrastTask { rows, store, examples, temperature, dimensions })
     }
 }
 
@@ -814,27 +1014,39 @@ impl Task for ContrastTask {
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
         let n = triples.len();
         let hard = texts.len() - 2 * n;
-        let negatives = if hard > 0 { Some(output.pooled.narrow(0, 2 * n, hard)?) } else { None };
         let groups: Vec<u32> = triples.iter().map(|triple| triple.group).collect();
-        let loss = losses::supervised_simcse(
-            &output.pooled.narrow(0, 0, n)?,
-            &output.pooled.narrow(0, n, n)?,
-            negatives.as_ref(),
-            Some(&groups),
-            self.temperature,
-        )?;
+        let loss = losses::over_dimensions(&output.pooled, &self.dimensions, |pooled| {
+            let negatives = if hard > 0 { Some(pooled.narrow(0, 2 * n, hard)?) } else { None };
+            losses::supervised_simcse(
+                &pooled.narrow(0, 0, n)?,
+                &pooled.narrow(0, n, n)?,
+                negatives.as_ref(),
+                Some(&groups),
+                self.temperature,
+            )
+        })?;
         Ok((loss, vec![output], texts.len()))
     }
 }
 
 /// A teacher that only answers.
-enum Teacher {
+pub(super) enum Teacher {
     Float(BertModel),
     Quantized(Box<Encoder>),
 }
 
+/// What a teacher says to a batch.
+pub(super) struct Answer {
+    pub token_states: Tensor,
+    /// Not normalized.
+    pub pooled: Tensor,
+    /// Token states after each of the layers asked for.
+    pub middle: Vec<Tensor>,
+}
+
 impl Teacher {
-    fn new(run: &Run, stage: &Stage, float: &FloatModel) -> Result<Self> {
+    /// `float` as it is, or quantized if the stage says so.
+    pub(super) fn new(run: &Run, stage: &Stage, float: &FloatModel) -> Result<Self> {
         Ok(if stage.quantized_teacher {
             Teacher::Quantized(Box::new(Encoder::from_bytes(format::write(float)?)?))
         } else {
@@ -849,25 +1061,55 @@ impl Teacher {
         }
     }
 
-    /// Token states and pooled vectors, not normalized.
-    fn answer(&self, batch: &TokenBatch, device: &Device) -> Result<(Tensor, Tensor)> {
+    /// L2-normalized sentence vectors of all of `store`.
+    pub(super) fn embed_all(&self, store: &TokenStore) -> Result<Vec<f32>> {
+        match self {
+            Teacher::Float(teacher) => super::evaluate::embed_all(teacher, store, None),
+            Teacher::Quantized(teacher) => {
+                let ids: Vec<&[u32]> = (0..store.len()).map(|index| store.ids(index)).collect();
+                teacher.encode_ids(&ids)
+            }
+        }
+    }
+
+    /// States and vectors of `batch`, and the states after the layers `middle`.
+    pub(super) fn answer(
+        &self,
+        batch: &TokenBatch,
+        middle: &[usize],
+        device: &Device,
+    ) -> Result<Answer> {
         match self {
             Teacher::Float(model) => {
-                let output = model.forward(batch, &ForwardOptions::default())?;
-                Ok((output.token_states, output.pooled))
+                let layer_states = middle.to_vec();
+                let options = ForwardOptions { layer_states, ..ForwardOptions::default() };
+                let output = model.forward(batch, &options)?;
+                Ok(Answer {
+                    token_states: output.token_states,
+                    pooled: output.pooled,
+                    middle: output.layer_states,
+                })
             }
             Teacher::Quantized(encoder) => {
                 let (config, offsets) = (encoder.config(), batch.offsets());
                 let ids: Vec<&[u32]> =
                     offsets.windows(2).map(|ends| &batch.ids()[ends[0]..ends[1]]).collect();
-                let states = encoder.token_states(&ids)?;
+                let mut layers = middle.to_vec();
+                layers.push(config.num_hidden_layers - 1);
                 let hidden = config.hidden_size;
+                let mut states = encoder.token_states(&ids, &layers)?;
+                let last = states.pop().unwrap_or_default();
                 let mut pooled = vec![0.0; batch.num_sentences() * hidden];
-                pooling::forward(config.pooling, offsets, hidden, &states, &mut pooled);
-                Ok((
-                    Tensor::from_vec(states, (batch.num_tokens(), hidden), device)?,
-                    Tensor::from_vec(pooled, (batch.num_sentences(), hidden), device)?,
-                ))
+                pooling::forward(config.pooling, offsets, hidden, &last, &mut pooled);
+                let tensor = |values: Vec<f32>| {
+                    let shape = (values.len() / hidden, hidden);
+                    Tensor::from_vec(values, shape, device)
+                };
+                Ok(Answer {
+                    token_states: tensor(last)?,
+                    pooled: tensor(pooled)?,
+                    middle: states.into_iter().map(tensor).collect::<candle_core::Result<_>>()?,
+                })
             }
         }
     }
@@ -887,6 +1129,8 @@ struct DistillTask {
     teacher: Teacher,
     /// `teacher width × student width`, where the widths differ.
     projection: Option<Var>,
+    /// The same for each of the middle layers.
+    middle_projections: Vec<Option<Var>>,
     stage: Stage,
 }
 
@@ -901,10 +1145,11 @@ impl DistillTask {
         let stage = run.recipe.stages[index].clone();
         let teacher_float = run.model_before(index, Slot::Teacher)?;
         let all = all_texts(&rows);
-        let student = TokenStore::new(&run.tokenizer(float)?, all.iter().copied())?;
-        let teacher_store = TokenStore::new(&run.tokenizer(&teacher_float)?, all.iter().copied())?;
+        let texts = || all.iter().copied();
+        let student = run.store(float, Slot::Student, Purpose::Training, texts())?;
+        let teacher_store = run.store(&teacher_float, Slot::Teacher, Purpose::Training, texts())?;
         let mut groups = related_texts(&rows.rows, |text| student.index(text));
-        if stage.state_weight > 0.0 {
+        if stage.state_weight > 0.0 || stage.middle_weight > 0.0 {
             for (texts, _) in &mut groups {
                 texts.retain(|&text| {
                     aligned(student.ids(text as usize), teacher_store.ids(text as usize))
@@ -918,7 +1163,8 @@ impl DistillTask {
                     ErrorKind::InputInvalid,
                     format!(
                         "stage {:?}: teacher and student cut {} of {before} sentences into other \
-                         tokens, so their states cannot be compared; set state_weight = 0",
+                         tokens, so their states cannot be compared; set state_weight and \
+                         middle_weight to 0",
                         stage.name,
                         before - left
                     ),
@@ -927,22 +1173,37 @@ impl DistillTask {
         }
         let teacher = Teacher::new(run, &stage, &teacher_float)?;
         let (from, to) = (model.config().hidden_size, teacher.config().hidden_size);
-        let projection = if from == to {
-            None
-        } else {
-            let seed = seed_of(run.recipe.seed, "projection", 0);
+        let mut add = |name: &str, used: bool| -> Result<Option<Var>> {
+            if from == to || !used {
+                return Ok(None);
+            }
+            let seed = seed_of(run.recipe.seed, name, 0);
             let values = super::model::random_values(from * to, 1.0 / (from as f32).sqrt(), seed);
             let values = Tensor::from_vec(values, (to, from), &run.device)?;
-            Some(model.add_parameter("projection", values, true)?)
+            Ok(Some(model.add_parameter(name, values, true)?))
         };
-        Ok(DistillTask { rows, student, teacher_store, groups, teacher, projection, stage })
+        let projection = add("projection", stage.state_weight > 0.0 || stage.cosine_weight > 0.0)?;
+        let middle_projections = (0..stage.middle_layers.len())
+            .map(|index| add(&format!("middle_projection.{index}"), true))
+            .collect::<Result<_>>()?;
+        Ok(DistillTask {
+            rows,
+            student,
+            teacher_store,
+            groups,
+            teacher,
+            projection,
+            middle_projections,
+            stage,
+        })
     }
+}
 
-    fn project(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.projection {
-            Some(projection) => Ok(x.matmul(&projection.as_tensor().t()?)?),
-            None => Ok(x.clone()),
-        }
+/// `x` at the teacher's width.
+fn project(projection: &Option<Var>, x: &Tensor) -> Result<Tensor> {
+    match projection {
+        Some(projection) => Ok(x.matmul(&projection.as_tensor().t()?)?),
+        None => Ok(x.clone()),
     }
 }
 
@@ -1021,8 +1282,12 @@ impl Task for DistillTask {
             TokenBatch::new(&ids)
         };
         let (student_batch, teacher_batch) = (ids_of(&self.student)?, ids_of(&self.teacher_store)?);
-        let (target_states, target_pooled) = self.teacher.answer(&teacher_batch, model.device())?;
-        let output = model.forward(&student_batch, options)?;
+        let stage = &self.stage;
+        let middle = |which: usize| stage.middle_layers.iter().map(|pair| pair[which]).collect();
+        let of_teacher: Vec<usize> = middle(1);
+        let target = self.teacher.answer(&teacher_batch, &of_teacher, model.device())?;
+        let options = ForwardOptions { layer_states: middle(0), ..options.clone() };
+        let output = model.forward(&student_batch, &options)?;
         let mut loss: Option<Tensor> = None;
         let mut add = |term: Tensor, weight: f64| -> Result<()> {
             let term = (term * weight)?;
@@ -1032,8 +1297,7 @@ impl Task for DistillTask {
             });
             Ok(())
         };
-        let stage = &self.stage;
-        if stage.state_weight > 0.0 {
+        if stage.state_weight > 0.0 || stage.middle_weight > 0.0 {
             // Without the tokens of the teacher's prefix.
             let mut kept: Vec<u32> = Vec::with_capacity(student_batch.num_tokens());
             let offsets =
@@ -1044,16 +1308,27 @@ impl Task for DistillTask {
                 kept.extend((other[0] + 1 + extra) as u32..other[1] as u32);
             }
             let kept = Tensor::from_vec(kept, student_batch.num_tokens(), model.device())?;
-            let states = target_states.index_select(&kept, 0)?;
-            let own = self.project(&output.token_states)?;
-            add(losses::token_state_mse(&own, &states)?, stage.state_weight)?;
+            if stage.state_weight > 0.0 {
+                let states = target.token_states.index_select(&kept, 0)?;
+                let own = project(&self.projection, &output.token_states)?;
+                add(losses::token_state_mse(&own, &states)?, stage.state_weight)?;
+            }
+            let weight = stage.middle_weight / stage.middle_layers.len().max(1) as f64;
+            let pairs = output.layer_states.iter().zip(&target.middle);
+            for ((own, target), projection) in pairs.zip(&self.middle_projections) {
+                let own = project(projection, own)?;
+                let target = target.index_select(&kept, 0)?;
+                add(losses::token_state_mse(&own, &target)?, weight)?;
+            }
         }
         if stage.cosine_weight > 0.0 {
-            let own = self.project(&output.pooled)?;
-            add(losses::pooled_cosine_distance(&own, &target_pooled)?, stage.cosine_weight)?;
+            let own = project(&self.projection, &output.pooled)?;
+            add(losses::pooled_cosine_distance(&own, &target.pooled)?, stage.cosine_weight)?;
         }
         if stage.similarity_weight > 0.0 {
-            let term = losses::similarity_kl(&output.pooled, &target_pooled, stage.tau)?;
+            let term = losses::over_dimensions(&output.pooled, &stage.dimensions, |pooled| {
+                losses::similarity_kl(pooled, &target.pooled, stage.tau)
+            })?;
             add(term, stage.similarity_weight)?;
         }
         let loss = loss.ok_or_else(|| {
@@ -1174,6 +1449,221 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One step of every kind of training stage: each trainable weight gets a gradient, also those
+    /// that the stage adds to the model.
+    #[test]
+    fn every_trainable_weight_of_every_task_gets_a_gradient() {
+        let place = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| std::fs::write(place.path().join(file), text).unwrap();
+        let words =
+            ["봄이 왔다", "꽃이 핀다", "비가 내린다", "눈이 온다", "바람이 분다", "해가 뜬다"];
+        let (mut sts, mut nli, mut lines) = (
+            "sentence1\tsentence2\tscore\n".to_owned(),
+            "sentence1\tsentence2\tlabel\n".to_owned(),
+            String::new(),
+        );
+        for (at, word) in words.iter().enumerate() {
+            let next = words[(at + 1) % words.len()];
+            sts += &format!("{word}\t{next}\t{at}\n").replace("\t5\n", "\t4.5\n");
+            let label = ["entailment", "contradiction"][at % 2];
+            nli += &format!("{}\t{next}\t{label}\n", words[at / 2]);
+            lines += &format!("{word}\n");
+        }
+        write("sts.tsv", &sts);
+        write("nli.tsv", &nli);
+        write("lines.txt", &lines);
+        let text = r#"
+            name = "x"
+            seed = 1
+            max_tokens = 16
+            [data.sts]
+            file = "sts.tsv"
+            kind = "sts"
+            license = "CC0"
+            weight = 0.5
+            [data.plain_sts]
+            file = "sts.tsv"
+            kind = "sts"
+            license = "CC0"
+            [data.nli]
+            file = "nli.tsv"
+            kind = "nli"
+            license = "CC0"
+            [data.lines]
+            file = "lines.txt"
+            kind = "sentences"
+            license = "CC0"
+            [[stage]]
+            name = "simcse"
+            kind = "contrast"
+            data = ["nli"]
+            steps = 1
+            batch = 3
+            dimensions = [24]
+            [[stage]]
+            name = "sts"
+            kind = "sts"
+            data = ["sts"]
+            steps = 1
+            batch = 6
+            teacher_weight = 0.5
+            dimensions = [24]
+            [[stage]]
+            name = "distill"
+            kind = "distill"
+            data = ["lines"]
+            steps = 1
+            batch = 6
+            dimensions = [24]
+            middle_weight = 1.0
+            middle_layers = [[0, 0], [1, 1]]
+            [[stage]]
+            name = "middle_only"
+            kind = "distill"
+            data = ["lines"]
+            steps = 1
+            batch = 6
+            cosine_weight = 0.0
+            similarity_weight = 0.0
+            state_weight = 0.5
+            middle_weight = 1.0
+            middle_layers = [[2, 1]]
+            [[stage]]
+            name = "cross"
+            kind = "cross_encoder"
+            model = "teacher"
+            data = ["plain_sts"]
+            steps = 1
+            batch = 6
+        "#;
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small");
+        // Teacher and student of one tokenizer, of different widths in the last case.
+        for (teacher, student) in [("bert", "bert"), ("distilbert", "bert")] {
+            let run = Run {
+                recipe: Recipe::parse(text, "test.toml").unwrap(),
+                data: place.path().to_owned(),
+                teacher: fixtures.join(teacher),
+                student: Some(fixtures.join(student)),
+                out: place.path().join(teacher),
+                device: Device::Cpu,
+                packed: None,
+            };
+            for (index, stage) in run.recipe.stages.iter().enumerate() {
+                // Different tokenizers: states cannot be compared.
+                if teacher != student && stage.kind == StageKind::Distill {
+                    continue;
+                }
+                std::fs::create_dir_all(run.folder(stage)).unwrap();
+                let mut float = run.model_before(0, stage.model).unwrap();
+                // Another model than the teacher, or there would be nothing to learn from it.
+                float.layers.reverse();
+                let mut model = BertModel::from_float_model(&float, &Device::Cpu).unwrap();
+                let rows = run.rows(stage).unwrap();
+                let task = run.task(index, rows, &float, &mut model).unwrap();
+                let batch: Vec<u32> = (0..stage.batch.min(task.lengths().len()) as u32).collect();
+                let (loss, outputs, _) =
+                    task.step(&model, &batch, &ForwardOptions::training()).unwrap();
+                let gradients = model.backward(&loss, outputs).unwrap();
+                for parameter in model.parameters().iter() {
+                    let gradient = gradients.dense(model.parameters(), &parameter.name).unwrap();
+                    let gradient = gradient.unwrap_or_else(|| {
+                        panic!("{}: no gradient for {}", stage.name, parameter.name)
+                    });
+                    let largest = gradient.abs().unwrap().max_all().unwrap();
+                    let largest = largest.to_scalar::<f32>().unwrap();
+                    // A key's bias shifts all scores of a query alike.
+                    let still = parameter.name.ends_with("key.bias");
+                    assert!(still || largest > 0.0, "{}: {} is 0", stage.name, parameter.name);
+                }
+                let added = model.parameters().len() - 4 - 16 * float.layers.len();
+                let head = if stage.kind == StageKind::CrossEncoder { 4 } else { 0 };
+                assert_eq!(added, head, "{}", stage.name);
+            }
+        }
+    }
+
+    #[test]
+    fn states_of_another_width_are_projected() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small");
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("lines.txt"), "봄이 왔다\n꽃이 핀다\n비가 내린다\n")
+            .unwrap();
+        // The same tokenizer in a wider teacher.
+        let narrow = read_checkpoint(&fixtures.join("bert"), &ConvertOptions::default()).unwrap();
+        let config = ModelConfig {
+            hidden_size: 64,
+            model_type: "bert".into(),
+            num_hidden_layers: 4,
+            ..narrow.config.clone()
+        };
+        let mut wide = super::super::model::random_float_model(&config, 3);
+        wide.tokenizer_json = narrow.tokenizer_json.clone();
+        let teacher = place.path().join("teacher");
+        for (file, bytes) in crate::convert::checkpoint_files(&wide).unwrap() {
+            let path = teacher.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        let text = r#"
+            name = "x"
+            seed = 1
+            [data.lines]
+            file = "lines.txt"
+            kind = "sentences"
+            license = "CC0"
+            [[stage]]
+            name = "distill"
+            kind = "distill"
+            data = ["lines"]
+            steps = 1
+            batch = 3
+            STATES
+            middle_weight = 1.0
+            middle_layers = [[0, 1], [1, 3]]
+        "#;
+        for (states, projections) in [("state_weight = 1.0", 3), ("cosine_weight = 0.0", 2)] {
+            let run = Run {
+                recipe: Recipe::parse(&text.replace("STATES", states), "test.toml").unwrap(),
+                data: place.path().to_owned(),
+                teacher: teacher.clone(),
+                student: Some(fixtures.join("bert")),
+                out: place.path().join("out"),
+                device: Device::Cpu,
+                packed: None,
+            };
+            let stage = &run.recipe.stages[0];
+            let mut model = BertModel::from_float_model(&narrow, &Device::Cpu).unwrap();
+            let before = model.parameters().len();
+            let task = run.task(0, run.rows(stage).unwrap(), &narrow, &mut model).unwrap();
+            assert_eq!(model.parameters().len() - before, projections, "{states}");
+            let step = |model: &BertModel| {
+                task.step(model, &[0, 1, 2], &ForwardOptions::training()).unwrap()
+            };
+            let (loss, outputs, _) = step(&model);
+            let gradients = model.backward(&loss, outputs).unwrap();
+            for parameter in model.parameters().iter().skip(before) {
+                let gradient = gradients.dense(model.parameters(), &parameter.name).unwrap();
+                let gradient = gradient.expect("projections are trained").flatten_all().unwrap();
+                let gradient = gradient.to_vec1::<f32>().unwrap();
+                let values = parameter.var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let at = (0..gradient.len())
+                    .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
+                    .unwrap();
+                let moved = |by: f32| {
+                    let mut values = values.clone();
+                    values[at] += by;
+                    let values = Tensor::from_vec(values, parameter.var.dims(), &Device::Cpu);
+                    parameter.var.set(&values.unwrap()).unwrap();
+                    step(&model).0.to_scalar::<f32>().unwrap()
+                };
+                let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                moved(0.0);
+                let (found, size) = (gradient[at], gradient[at].abs());
+                assert!((slope - found).abs() < 0.02 * size, "{found} against {slope}");
+            }
+        }
+    }
 
     #[test]
     fn prefix_tokens_are_passed_over() {

@@ -607,7 +607,7 @@ fn sentences_of_evaluation_passages_are_left_out_and_counted() {
 fn middle_layers_and_cut_vectors_are_trained_and_measured() {
     let place = Place::new();
     let text = RECIPE
-        .replace("state_weight = 1.0", "middle_weight = 0.5\nmiddle_layers = [[0, 1]]\ndimensions = [16, 32]\nevaluate_every = 3")
+        .replace("state_weight = 1.0\nquantized_teacher = true", "middle_weight = 0.5\nmiddle_layers = [[0, 1]]\ndimensions = [16, 32]\nevaluate_every = 3")
         .replace("teacher_weight = 0.1", "teacher_weight = 0.1\ndimensions = [16]")
         .replace("freeze_layers = 1", "freeze_layers = 1\ndimensions = [16]");
     place.run(&text, "float").run(None).unwrap();

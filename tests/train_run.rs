@@ -17,6 +17,7 @@ use munjang::convert::{ConvertOptions, Manifest, read_checkpoint};
 use munjang::tokenizer::Tokenizer;
 use munjang::train::checkpoint::{Checkpoint, read_float_model};
 use munjang::train::metrics::{Metric, Metrics};
+use munjang::train::model::{BertModel, TokenBatch};
 use munjang::train::prune;
 use munjang::train::recipe::{Recipe, Slot};
 use munjang::train::stages::Run;
@@ -240,13 +241,60 @@ fn centring_moves_the_mean_vector_to_zero() {
     let tokenizer = run.tokenizer(&model).unwrap();
     let text = fs::read_to_string(place.data().join("plain/lines.txt")).unwrap();
     let ids: Vec<Vec<u32>> = text.lines().map(|line| tokenizer.encode(line).unwrap().ids).collect();
-    let bert = munjang::train::model::BertModel::from_float_model(&model, &Device::Cpu).unwrap();
-    let batch = munjang::train::model::TokenBatch::new(&ids).unwrap();
+    let bert = BertModel::from_float_model(&model, &Device::Cpu).unwrap();
+    let batch = TokenBatch::new(&ids).unwrap();
     let pooled = bert.forward(&batch, &Default::default()).unwrap().pooled;
     let mean = pooled.mean(0).unwrap().to_vec1::<f32>().unwrap();
     let length = pooled.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
     assert!(mean.iter().all(|x| x.abs() < 1e-4), "{mean:?}");
     assert!(length > 1.0);
+}
+
+#[test]
+fn shifted_states_are_the_same_model_and_quantize_better() {
+    let mut model = read_checkpoint(&small("bert"), &ConvertOptions::default()).unwrap();
+    // What trained models have: channels far from zero on every token.
+    for layer in &mut model.layers {
+        layer.attention_norm.bias[3] += 9.0;
+        layer.output_norm.bias[5] -= 7.0;
+    }
+    let lines: Vec<String> = corpus().into_iter().take(100).collect();
+    let max = model.config.max_position_embeddings;
+    let tokenizer = Tokenizer::from_bytes(&model.tokenizer_json, "", max).unwrap();
+    let ids: Vec<Vec<u32>> = lines.iter().map(|line| tokenizer.encode(line).unwrap().ids).collect();
+    let sentences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+    let batch = TokenBatch::new(&ids).unwrap();
+    let vectors = |model: &FloatModel| {
+        BertModel::from_float_model(model, &Device::Cpu).unwrap().encode(&batch, None).unwrap()
+    };
+    let quantized = |model: &FloatModel| {
+        Encoder::from_bytes(munjang::format::write(model).unwrap())
+            .unwrap()
+            .encode_ids(&ids)
+            .unwrap()
+    };
+    let distance = |a: &[f32], b: &[f32]| -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f32>() / ids.len() as f32
+    };
+    let (float, before) = (vectors(&model), quantized(&model));
+    let most = prune::shift_states(&mut model, &sentences).unwrap();
+    assert!((7.0..12.0).contains(&most), "{most}");
+    assert!(distance(&float, &vectors(&model)) < 1e-9);
+    let (before, after) = (distance(&float, &before), distance(&float, &quantized(&model)));
+    assert!(after < before / 4.0, "{before} {after}");
+
+    // Nothing is left to move, but for the last states, which are pooled.
+    let bert = BertModel::from_float_model(&model, &Device::Cpu).unwrap();
+    let hidden = model.config.hidden_size;
+    let last = 2 * model.layers.len();
+    bert.observe_norms(&batch, &mut |norm, states| {
+        for channel in 0..hidden {
+            let sum: f32 = states.iter().skip(channel).step_by(hidden).sum();
+            let mean = sum / batch.num_tokens() as f32;
+            assert!(norm == last || mean.abs() < 1e-3, "{norm} {channel}: {mean}");
+        }
+    })
+    .unwrap();
 }
 
 #[test]

@@ -253,6 +253,9 @@ fn what(stage: &Stage) -> String {
         StageKind::Center => {
             format!("mean sentence vector of the {} moved to zero", stage.model.name())
         }
+        StageKind::ShiftStates => {
+            format!("states of the {} moved near zero, biases with them", stage.model.name())
+        }
         StageKind::PickLayers => format!("student from layers {:?} of the teacher", stage.layers),
         StageKind::Contrast => {
             format!("supervised SimCSE of the {} on {data} sets", stage.model.name())

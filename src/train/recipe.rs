@@ -152,6 +152,8 @@ pub enum StageKind {
     PruneVocabulary,
     /// Moves the mean sentence vector to zero.
     Center,
+    /// Moves the states before every layer near zero, so that they quantize better.
+    ShiftStates,
     /// Makes the student from layers of the teacher.
     PickLayers,
     /// Supervised SimCSE on NLI triples, paraphrase sets and pairs.
@@ -512,7 +514,10 @@ impl Recipe {
             let needs_data = stage.kind.trains()
                 || matches!(
                     stage.kind,
-                    StageKind::Center | StageKind::PruneVocabulary | StageKind::LabelPairs
+                    StageKind::Center
+                        | StageKind::ShiftStates
+                        | StageKind::PruneVocabulary
+                        | StageKind::LabelPairs
                 );
             if needs_data && stage.data.is_empty() {
                 return at("data = [...] is missing".into());

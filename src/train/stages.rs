@@ -34,7 +34,7 @@ pub(super) const CHECKPOINT_TIME: Duration = Duration::from_secs(120);
 const METRIC_STEPS: usize = 20;
 /// A line on standard error this often where it is not a terminal.
 const LINE_TIME: Duration = Duration::from_secs(30);
-/// Sentences whose mean vector is taken for the mean of the language.
+/// Sentences whose mean is taken for the mean of the language, of vectors and of states.
 const CENTER_SENTENCES: usize = 1024;
 
 /// Where a run finds and leaves its files.
@@ -379,6 +379,11 @@ impl Run {
                 let texts = texts.into_iter().step_by(every);
                 let store = self.store(&model, stage.model, Purpose::Training, texts)?;
                 let sentences: Vec<&[u32]> = (0..store.len()).map(|i| store.ids(i)).collect();
+                if stage.kind == StageKind::ShiftStates {
+                    let most = prune::shift_states(&mut model, &sentences)?;
+                    eprintln!("{}: channels of the states moved by up to {most:.2}", stage.name);
+                    return Ok(model);
+                }
                 let bert = BertModel::from_float_model(&model, &self.device)?;
                 let (mean, length) = prune::center(&mut model, &bert, &sentences)?;
                 eprintln!(

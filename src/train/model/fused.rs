@@ -164,10 +164,14 @@ fn linear_input(
     }
 }
 
+/// Sees the states after each layer normalization, in the order of [`BertModel::observe_norms`].
+pub(super) type Observer<'a> = dyn FnMut(usize, &[f32]) + 'a;
+
 pub(super) fn forward(
     model: &BertModel,
     batch: &TokenBatch,
     options: &ForwardOptions,
+    observe: &mut Observer<'_>,
 ) -> Result<ForwardOutput> {
     let (config, pool) = (&model.config, &model.pool);
     let weights = Weights::new(model)?;
@@ -200,6 +204,7 @@ pub(super) fn forward(
         &mut states,
         &mut inverse,
     );
+    observe(0, &states);
     if let Some(mask) = dropout.embeddings() {
         mask.apply(&mut states);
     }
@@ -221,8 +226,10 @@ pub(super) fn forward(
             dropout.layer(layer),
             quantize,
             keep,
+            &mut |states| observe(1 + 2 * layer, states),
         );
         states = next;
+        observe(2 + 2 * layer, &states);
         if let Some(mut tape) = tape {
             tape.weights = rounded;
             layers.push(tape);
@@ -262,6 +269,7 @@ pub(super) fn forward(
     })
 }
 
+#[allow(clippy::too_many_arguments)] // a layer has that many sides
 fn layer_forward(
     model: &BertModel,
     weights: &LayerWeights<'_>,
@@ -270,6 +278,7 @@ fn layer_forward(
     [mask_attention, mask_context, mask_output]: [Option<Mask>; 3],
     quantize: Option<FakeQuant>,
     keep: bool,
+    observe: &mut dyn FnMut(&[f32]),
 ) -> (Arc<Buffer>, Option<LayerTape>) {
     let (config, pool) = (&model.config, &model.pool);
     let (hidden, inner, rows) = (config.hidden_size, config.intermediate_size, batch.num_tokens());
@@ -316,6 +325,7 @@ fn layer_forward(
         &mut inverse,
     );
     drop(states);
+    observe(&middle);
     let attention_norm = NormTape { normalized, inverse };
     let middle = Arc::new(middle);
 

@@ -348,8 +348,26 @@ impl BertModel {
         if self.composed {
             composed::forward(self, batch, options)
         } else {
-            fused::forward(self, batch, options)
+            fused::forward(self, batch, options, &mut |_, _| {})
         }
+    }
+
+    /// Runs the encoder and shows `observe` the states (`num_tokens × hidden`) after every layer
+    /// normalization, with its number: 0 for the embeddings' and, for layer `i`, 1 + 2 · i after
+    /// attention and 2 + 2 · i after the feed-forward.
+    ///
+    /// # Errors
+    /// As [`BertModel::forward`]; `input_invalid` for a model that is not on the CPU.
+    pub fn observe_norms(
+        &self,
+        batch: &TokenBatch,
+        observe: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        if self.composed {
+            return Err(Error::new(ErrorKind::InputInvalid, "states are observed on the CPU only"));
+        }
+        batch.check(self.config.vocab_size, self.config.max_position_embeddings)?;
+        fused::forward(self, batch, &ForwardOptions::default(), observe).map(|_| ())
     }
 
     /// Sentence embeddings without a tape: pooled and L2-normalized, `num_sentences · hidden`.

@@ -62,10 +62,12 @@ pub fn center(
 }
 
 /// Takes a constant vector from the states before every layer and gives it back in the biases that
-/// read them: the same function in real numbers, with states that quantize better. A few channels
-/// of a trained BERT lie far from zero on every token; the 7-bit step of a row spans them all, so
-/// what is alike in all rows costs precision and says nothing. The vector is each channel's mean
-/// over the tokens of `sentences`; the last layer's states, which are pooled, stay as they are.
+/// read them: the same function in real numbers. The vector is each channel's mean over the tokens of
+/// `sentences`; the last layer's states, which are pooled, stay as they are.
+///
+/// A layer that is then put on another one than it was trained on ([`pick_layers`]) finds the mean
+/// that it expects. And a channel that lies far from zero on every token no longer widens the 7-bit
+/// step of a row.
 ///
 /// With x' = x − c, `W x + b` = `W x' + (b + W c)`, and the residual `x + f(x)` is `x' + (f(x) + c)`.
 ///

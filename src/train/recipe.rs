@@ -152,7 +152,7 @@ pub enum StageKind {
     PruneVocabulary,
     /// Moves the mean sentence vector to zero.
     Center,
-    /// Moves the states before every layer near zero, so that they quantize better.
+    /// Moves the mean of the states before every layer to zero, with the same vectors as before.
     ShiftStates,
     /// Makes the student from layers of the teacher.
     PickLayers,

@@ -187,7 +187,15 @@ pub fn token_state_mse(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// `input_invalid` when the shapes differ.
 pub fn pooled_cosine_distance(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
-    Ok((1.0 - pair_cosine(student, &teacher.detach())?.mean_all()?)?)
+    twin_cosine_distance(student, &teacher.detach())
+}
+
+/// Mean of `1 − cos` between the vectors of one model computed in two ways; both get gradients.
+///
+/// # Errors
+/// `input_invalid` when the shapes differ.
+pub fn twin_cosine_distance(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok((1.0 - pair_cosine(a, b)?.mean_all()?)?)
 }
 
 /// Kullback–Leibler divergence from the teacher's to the student's distribution of similarities

@@ -6,8 +6,10 @@ use candle_core::Device;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::model::{BertModel, ForwardOptions, TokenBatch};
+use super::model::{BertModel, FakeQuant, ForwardOptions, TokenBatch};
+use super::ops::fake_quant;
 use crate::error::{Error, ErrorKind, Result};
+use crate::quant::EMBEDDING_MAX;
 use crate::tokenizer::Tokenizer;
 use crate::weights::{FloatModel, Linear, Matrix};
 
@@ -27,6 +29,26 @@ pub fn pick_layers(model: &FloatModel, layers: &[usize]) -> Result<FloatModel> {
     picked.layers = layers.iter().map(|&layer| model.layers[layer].clone()).collect();
     picked.config.num_hidden_layers = layers.len();
     Ok(picked)
+}
+
+/// Rounds the weights as quantization-aware training sees them, which the exporter then finds
+/// without an error.
+pub fn round_weights(model: &mut FloatModel, quantize: FakeQuant) {
+    let round = |matrix: &mut Matrix, limit: i8| {
+        fake_quant::symmetric(&mut matrix.data, matrix.cols, limit);
+    };
+    if quantize.embeddings {
+        for matrix in [&mut model.word_embeddings, &mut model.position_embeddings] {
+            round(matrix, EMBEDDING_MAX);
+        }
+    }
+    for layer in &mut model.layers {
+        let attention = [&mut layer.query, &mut layer.key, &mut layer.value];
+        let others = [&mut layer.attention_output, &mut layer.intermediate, &mut layer.output];
+        for linear in attention.into_iter().chain(others) {
+            round(&mut linear.weight, quantize.weight_max);
+        }
+    }
 }
 
 /// Moves the mean of the sentence vectors of `sentences` (token ids) to zero, by the bias of the

@@ -281,6 +281,10 @@ pub struct Stage {
     /// Bits of weights in quantization-aware training: 8, 7 or 6; 7 is what ships.
     #[serde(default)]
     pub quantize_bits: Option<u8>,
+    /// `sts` with `quantize_bits`: weight of 1 − cosine between the sentence vectors with and without
+    /// rounded activations, of the batch and of very short texts, which rounding moves most.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rounding_weight: f64,
     /// Averaging of weights.
     #[serde(default)]
     pub average: Option<Average>,
@@ -552,6 +556,14 @@ impl Recipe {
             if stage.quantize_bits.is_some_and(|bits| !(4..=8).contains(&bits)) {
                 return at("quantize_bits lies between 4 and 8".into());
             }
+            if !(stage.rounding_weight >= 0.0 && stage.rounding_weight.is_finite()) {
+                return at(format!("rounding_weight is {}", stage.rounding_weight));
+            }
+            if stage.rounding_weight > 0.0
+                && (stage.kind != StageKind::Sts || stage.quantize_bits.is_none())
+            {
+                return at("rounding_weight is of sts stages with quantize_bits".into());
+            }
             if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
                 return at("only the student is distilled".into());
             }
@@ -675,6 +687,7 @@ steps = 3
         assert!(with("middle_weight = 1.0").starts_with("r.toml:8: stage \"tune\": middle_weight"));
         assert!(with("middle_weight = 1.0\nmiddle_layers = [[0, 1]]").contains("distill"));
         assert!(with("dimensions = [128, 64]").contains("expected rising"));
+        assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
         let labels = SMALL.replace("kind = \"sts\"\ndata", "kind = \"label_pairs\"\ndata");
         assert!(message(&labels).contains("no such cross_encoder stage"));
         let weighted = SMALL.replace("license", "weight = 0.5\nlicense");

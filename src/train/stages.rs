@@ -479,10 +479,7 @@ impl Run {
         let config = AdamWConfig { weight_decay: stage.weight_decay, ..AdamWConfig::default() };
         let mut optimizer = AdamW::new(config)?;
         let mut average = stage.average.map(|average| WeightAverage::new(average.decay));
-        let quantize = stage.quantize_bits.map(|bits| FakeQuant {
-            weight_max: ((1i16 << (bits - 1)) - 1) as i8,
-            ..FakeQuant::shipped()
-        });
+        let quantize = fake_quant(stage);
 
         let mut step = 0;
         let mut before = 0.0f64;
@@ -652,7 +649,12 @@ impl Run {
         }
         evaluate(step, seconds, &model)?;
         task.leave(&model, &folder)?;
-        write_float_model(&self.model_file(stage), &model.to_float_model()?)?;
+        let mut trained = model.to_float_model()?;
+        if let Some(quantize) = quantize {
+            // The loss saw only rounded weights: those are what was trained.
+            prune::round_weights(&mut trained, quantize);
+        }
+        write_float_model(&self.model_file(stage), &trained)?;
         // The stage's model is on the disk; what it took to get there is of no more use.
         let _ = std::fs::remove_file(&file);
         Ok((step, seconds))
@@ -704,6 +706,14 @@ pub(super) fn settings(recipe: &Recipe, stage: &Stage) -> String {
         "teacher_prefix": recipe.teacher.prefix, "student_prefix": recipe.student.prefix,
     })
     .to_string()
+}
+
+/// How a stage rounds while it trains.
+fn fake_quant(stage: &Stage) -> Option<FakeQuant> {
+    stage.quantize_bits.map(|bits| FakeQuant {
+        weight_max: ((1i16 << (bits - 1)) - 1) as i8,
+        ..FakeQuant::shipped()
+    })
 }
 
 /// All texts, row after row.
@@ -848,15 +858,22 @@ impl Task for StsTask {
             .map(|pair| pair.0 as usize)
             .chain(pairs.iter().map(|pair| pair.1 as usize))
             .collect();
-        let ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text)).collect();
+        let mut ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text)).collect();
         let scores: Vec<f32> = pairs.iter().map(|pair| pair.2).collect();
-        let output = model.forward(&TokenBatch::new(&ids)?, options)?;
+        let short = match self.stage.rounding_weight > 0.0 {
+            true => short_texts(&ids),
+            false => Vec::new(),
+        };
+        ids.extend(short.iter().map(Vec::as_slice));
+        let ids = TokenBatch::new(&ids)?;
+        let output = model.forward(&ids, options)?;
+        let pooled = output.pooled.narrow(0, 0, 2 * n)?;
         let weights: Vec<f32> = match self.weights.is_empty() {
             true => Vec::new(),
             false => batch.iter().map(|&index| self.weights[index as usize]).collect(),
         };
         let dimensions = &self.stage.dimensions;
-        let mut loss = losses::over_dimensions(&output.pooled, dimensions, |pooled| {
+        let mut loss = losses::over_dimensions(&pooled, dimensions, |pooled| {
             let (a, b) = (pooled.narrow(0, 0, n)?, pooled.narrow(0, n, n)?);
             match self.stage.loss {
                 StsLoss::Mse if weights.is_empty() => losses::cosine_mse(&a, &b, &scores),
@@ -871,18 +888,36 @@ impl Task for StsTask {
                 .copied()
                 .collect();
             let teacher = Tensor::from_vec(rows, (2 * n, *width), model.device())?;
-            let near = losses::over_dimensions(&output.pooled, dimensions, |pooled| {
+            let near = losses::over_dimensions(&pooled, dimensions, |pooled| {
                 losses::similarity_kl(pooled, &teacher, self.stage.tau)
             })?;
             let mut term = (near * self.stage.similarity_weight)?;
             if *width == model.config().hidden_size {
-                let near = losses::pooled_cosine_distance(&output.pooled, &teacher)?;
+                let near = losses::pooled_cosine_distance(&pooled, &teacher)?;
                 term = (term + (near * self.stage.cosine_weight)?)?;
             }
             loss = (loss + (term * self.stage.teacher_weight)?)?;
         }
-        Ok((loss, vec![output], 2 * n))
+        let mut outputs = vec![output];
+        if let (true, Some(quantize)) = (self.stage.rounding_weight > 0.0, options.quantize) {
+            let quantize = Some(FakeQuant { activations: false, ..quantize });
+            let smooth = model.forward(&ids, &ForwardOptions { quantize, ..options.clone() })?;
+            let moved = losses::twin_cosine_distance(&outputs[0].pooled, &smooth.pooled)?;
+            loss = (loss + (moved * self.stage.rounding_weight)?)?;
+            outputs.push(smooth);
+        }
+        Ok((loss, outputs, 2 * n))
     }
+}
+
+/// Blank texts, and the first one to three pieces of some of `ids`.
+fn short_texts(ids: &[&[u32]]) -> Vec<Vec<u32>> {
+    const COUNT: usize = 7;
+    let cut = |(at, ids): (usize, &&[u32])| {
+        let (&last, rest) = ids.split_last()?;
+        Some(rest.iter().take(1 + at % 4).copied().chain([last]).collect())
+    };
+    ids.iter().enumerate().take(COUNT).filter_map(cut).collect()
 }
 
 /// Supervised SimCSE.
@@ -1515,6 +1550,14 @@ mod tests {
             teacher_weight = 0.5
             dimensions = [24]
             [[stage]]
+            name = "rounded"
+            kind = "sts"
+            data = ["sts"]
+            steps = 1
+            batch = 6
+            quantize_bits = 7
+            rounding_weight = 1.0
+            [[stage]]
             name = "distill"
             kind = "distill"
             data = ["lines"]
@@ -1567,8 +1610,9 @@ mod tests {
                 let rows = run.rows(stage).unwrap();
                 let task = run.task(index, rows, &float, &mut model).unwrap();
                 let batch: Vec<u32> = (0..stage.batch.min(task.lengths().len()) as u32).collect();
-                let (loss, outputs, _) =
-                    task.step(&model, &batch, &ForwardOptions::training()).unwrap();
+                let options =
+                    ForwardOptions { quantize: fake_quant(stage), ..ForwardOptions::training() };
+                let (loss, outputs, _) = task.step(&model, &batch, &options).unwrap();
                 let gradients = model.backward(&loss, outputs).unwrap();
                 for parameter in model.parameters().iter() {
                     let gradient = gradients.dense(model.parameters(), &parameter.name).unwrap();

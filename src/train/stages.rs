@@ -442,6 +442,7 @@ impl Run {
         let seed = seed_of(self.recipe.seed, &stage.name, 0);
 
         let mut model = BertModel::from_float_model(&float, &self.device)?;
+        model.use_precision(stage.precision);
         model.freeze(Freeze {
             word_embeddings: stage.freeze_word_embeddings || stage.freeze_embeddings,
             other_embeddings: stage.freeze_embeddings,

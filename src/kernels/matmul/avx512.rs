@@ -1,26 +1,28 @@
 //! Large products with AVX-512: the second factor packed once for all threads into panels of 32
 //! columns, a tile of 12 × 32 sums in registers.
 //!
-//! Each element is a sum in the order of depth, in blocks of [`DEPTH`], whatever the threads.
+//! A lane of 32 bits holds one value, or two neighbours in depth as bfloat16, which
+//! `vdpbf16ps` multiplies and adds in the time of one. Each element is a sum in the order of depth,
+//! in blocks of [`DEPTH`] lanes, whatever the threads.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::{Threads, View};
+use super::{Precision, Threads, View};
 
 /// Rows and columns of the tile: 24 registers of sums, 2 of the second factor.
 const ROWS: usize = 12;
 const COLS: usize = 32;
-/// Depth of a block: a panel of it is 48 KiB, and rows of it stay in the first cache.
+/// Lanes of a block's depth: a panel of it is 48 KiB, and rows of it stay in the first cache.
 const DEPTH: usize = 384;
 /// Most rows that a thread takes at a time; whole tiles.
 const TASK_ROWS: usize = 16 * ROWS;
 
 thread_local! {
-    static PACKED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static TILE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static PACKED: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+    static TILE: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Whether this machine runs it.
@@ -28,8 +30,31 @@ pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
 }
 
-/// As [`super::matmul`], which has checked the shapes; the depth is not 0.
+/// Whether it has products of bfloat16.
+pub(super) fn has_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512bw")
+}
+
+/// `x` as bfloat16, ties to even. What is not a number stays so, as arithmetic makes it.
+#[inline(always)]
+fn bf16(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16
+}
+
+/// A lane of `VALUES` values in the order of depth.
+#[inline(always)]
+fn lane<const VALUES: usize>(first: f32, second: f32) -> u32 {
+    match VALUES {
+        1 => first.to_bits(),
+        _ => bf16(first) | bf16(second) << 16,
+    }
+}
+
+/// As [`super::matmul_in`], which has checked the shapes; the depth is not 0.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn matmul(
+    precision: Precision,
     a: View<'_>,
     b: View<'_>,
     out: &mut [f32],
@@ -38,19 +63,35 @@ pub(super) fn matmul(
     add: bool,
     threads: Threads,
 ) {
-    let (m, depth, n) = (a.rows, a.cols, b.cols);
+    match precision {
+        Precision::Bf16 if has_bf16() => product::<2>(a, b, out, stride, scale, add, threads),
+        _ => product::<1>(a, b, out, stride, scale, add, threads),
+    }
+}
+
+fn product<const VALUES: usize>(
+    a: View<'_>,
+    b: View<'_>,
+    out: &mut [f32],
+    stride: usize,
+    scale: f32,
+    add: bool,
+    threads: Threads,
+) {
+    let (m, depth, n) = (a.rows, a.cols.div_ceil(VALUES), b.cols);
     let width = n.div_ceil(COLS) * COLS;
     // Taken out, since this thread may do other products while it waits for the others.
     let mut packed = PACKED.take();
     if packed.len() < depth * width {
-        packed.resize(depth * width, 0.0);
+        packed.resize(depth * width, 0);
     }
     let panels = &mut packed[..depth * width];
     let parallel = threads == Threads::All;
     for (block, panels) in panels.chunks_mut(DEPTH * width).enumerate() {
         let length = panels.len() / width;
-        let pack = |(index, panel): (usize, &mut [f32])| {
-            pack_columns(b, block * DEPTH, index * COLS, panel);
+        let pack = |(index, panel): (usize, &mut [u32])| {
+            // SAFETY: AVX-512 is there (`available`).
+            unsafe { pack_columns::<VALUES>(b, block * DEPTH * VALUES, index * COLS, panel) };
         };
         if parallel {
             panels.par_chunks_mut(length * COLS).enumerate().with_min_len(2).for_each(pack);
@@ -58,7 +99,7 @@ pub(super) fn matmul(
             panels.chunks_mut(length * COLS).enumerate().for_each(pack);
         }
     }
-    let product = Product { a, panels, width, n, stride, scale, add };
+    let product = Product::<VALUES> { a, panels, width, n, stride, scale, add };
     if parallel {
         let parts = 4 * rayon::current_num_threads();
         let rows = m.div_ceil(parts).next_multiple_of(ROWS).min(TASK_ROWS);
@@ -75,39 +116,58 @@ pub(super) fn matmul(
     PACKED.set(packed);
 }
 
-/// Columns `first..first + 32` of the rows of `b` from `begin` on, row after row; zeros beyond.
-fn pack_columns(b: View<'_>, begin: usize, first: usize, panel: &mut [f32]) {
+/// Columns `first..first + 32` of the rows of `b` from `begin` on, lane after lane; zeros beyond.
+///
+/// # Safety
+/// AVX-512 must be there.
+#[target_feature(enable = "avx512f")]
+unsafe fn pack_columns<const VALUES: usize>(
+    b: View<'_>,
+    begin: usize,
+    first: usize,
+    panel: &mut [u32],
+) {
     let count = COLS.min(b.cols - first);
     if b.col_stride == 1 {
-        for (k, row) in panel.chunks_exact_mut(COLS).enumerate() {
-            let from = (begin + k) * b.row_stride + first;
-            row[..count].copy_from_slice(&b.data[from..from + count]);
-            row[count..].fill(0.0);
+        let row = |k: usize| {
+            let from = k * b.row_stride + first;
+            &b.data[from..from + count]
+        };
+        for (k, lanes) in (begin..).step_by(VALUES).zip(panel.chunks_exact_mut(COLS)) {
+            // Without a neighbour the last row stands for it, times zero.
+            let alone = k + 1 >= b.rows;
+            let (one, two) = (row(k), row(if alone { k } else { k + 1 }));
+            let factor = if alone { 0.0 } else { 1.0 };
+            for ((lane_out, &one), &two) in lanes.iter_mut().zip(one).zip(two) {
+                *lane_out = lane::<VALUES>(one, if VALUES == 1 { 0.0 } else { two * factor });
+            }
+            lanes[count..].fill(0);
         }
         return;
     }
-    let length = panel.len() / COLS;
+    let length = (panel.len() / COLS * VALUES).min(b.rows - begin);
     if count < COLS {
-        panel.fill(0.0);
+        panel.fill(0);
     }
     for c in 0..count {
         let from = (first + c) * b.col_stride + begin * b.row_stride;
-        let rows = panel.chunks_exact_mut(COLS);
+        let lanes = panel.chunks_exact_mut(COLS);
         if b.row_stride == 1 {
-            for (row, &x) in rows.zip(&b.data[from..from + length]) {
-                row[c] = x;
+            for (lanes, x) in lanes.zip(b.data[from..from + length].chunks(VALUES)) {
+                lanes[c] = lane::<VALUES>(x[0], x.get(1).copied().unwrap_or(0.0));
             }
         } else {
-            for (row, &x) in rows.zip(b.data[from..].iter().step_by(b.row_stride)) {
-                row[c] = x;
+            let at = |k: usize| if k < length { b.data[from + k * b.row_stride] } else { 0.0 };
+            for (k, lanes) in (0..).step_by(VALUES).zip(lanes) {
+                lanes[c] = lane::<VALUES>(at(k), if VALUES == 1 { 0.0 } else { at(k + 1) });
             }
         }
     }
 }
 
-struct Product<'a> {
+struct Product<'a, const VALUES: usize> {
     a: View<'a>,
-    panels: &'a [f32],
+    panels: &'a [u32],
     width: usize,
     n: usize,
     stride: usize,
@@ -115,29 +175,31 @@ struct Product<'a> {
     add: bool,
 }
 
-impl Product<'_> {
+impl<const VALUES: usize> Product<'_, VALUES> {
     /// Rows `first..first + count` of the result, which `out` begins with.
     fn rows(&self, first: usize, count: usize, out: &mut [f32]) {
-        let depth = self.a.cols;
         let tiles = count.div_ceil(ROWS);
+        let by_rows = self.a.col_stride == 1;
         // Rows that lie in memory as the tile reads them need not be packed, but for a last tile
         // that is not whole.
-        let direct = self.a.col_stride == 1;
+        let whole = if by_rows && VALUES == 1 { count / ROWS } else { 0 };
         TILE.with_borrow_mut(|packed| {
-            let needed = if direct { ROWS * DEPTH } else { tiles * ROWS * DEPTH };
+            let needed = (tiles - whole) * ROWS * DEPTH;
             if packed.len() < needed {
-                packed.resize(needed, 0.0);
+                packed.resize(needed, 0);
             }
             for (block, panels) in self.panels.chunks(DEPTH * self.width).enumerate() {
-                let begin = block * DEPTH;
+                let begin = block * DEPTH * VALUES;
                 let length = panels.len() / self.width;
-                let whole = if direct { count / ROWS } else { 0 };
                 for tile in whole..tiles {
                     let place = (tile - whole) * ROWS * length;
                     let rows = ROWS.min(count - tile * ROWS);
                     let part = &mut packed[place..place + ROWS * length];
-                    self.pack_rows(first + tile * ROWS, rows, begin, part);
+                    // SAFETY: AVX-512 is there (`available`).
+                    unsafe { self.pack_rows(first + tile * ROWS, rows, begin, part) };
                 }
+                // As `pack_rows` lays them.
+                let (row_step, lane_step) = if by_rows { (length, 1) } else { (1, ROWS) };
                 let add = self.add || block > 0;
                 for (panel, column) in panels.chunks_exact(length * COLS).zip((0..).step_by(COLS)) {
                     let cols = COLS.min(self.n - column);
@@ -147,41 +209,72 @@ impl Product<'_> {
                         let out = &mut out[row * self.stride + column..];
                         assert!((rows - 1) * self.stride + cols <= out.len());
                         let place = Place { out, stride: self.stride, rows, cols };
-                        if tile < whole {
+                        let (a, row_step, lane_step) = if tile < whole {
                             let from = (first + row) * self.a.row_stride + begin;
                             let a = &self.a.data[from..];
                             assert!((ROWS - 1) * self.a.row_stride + length <= a.len());
-                            // SAFETY: AVX-512 is there (`available`), and `a` has `ROWS` rows of
-                            // `length` values this far apart.
-                            unsafe {
-                                tile_of(a, self.a.row_stride, 1, panel, place, self.scale, add);
-                            }
+                            (a.as_ptr().cast::<u32>(), self.a.row_stride, 1)
                         } else {
                             let a = &packed[(tile - whole) * ROWS * length..][..ROWS * length];
-                            // SAFETY: as above; packed rows lie side by side.
-                            unsafe { tile_of(a, 1, ROWS, panel, place, self.scale, add) };
+                            (a.as_ptr(), row_step, lane_step)
+                        };
+                        // SAFETY: AVX-512 is there (`available`, `has_bf16`), and `a` points to
+                        // `ROWS` rows of `length` lanes that lie so.
+                        unsafe {
+                            match VALUES {
+                                1 => {
+                                    tile_f32(a, row_step, lane_step, panel, place, self.scale, add)
+                                }
+                                _ => {
+                                    tile_bf16(a, row_step, lane_step, panel, place, self.scale, add)
+                                }
+                            }
                         }
                     }
                 }
-                debug_assert!(begin + length <= depth);
             }
         });
     }
 
-    /// `count` rows of the first factor from `first` on, from depth `begin`: the values of one depth
-    /// side by side, zeros for rows beyond.
-    fn pack_rows(&self, first: usize, count: usize, begin: usize, tile: &mut [f32]) {
+    /// `count` rows of the first factor from `first` on, from depth `begin`, zeros for what is
+    /// beyond: row after row where they lie so, else all rows' lanes of one depth side by side.
+    ///
+    /// # Safety
+    /// AVX-512 must be there.
+    #[target_feature(enable = "avx512f")]
+    unsafe fn pack_rows(&self, first: usize, count: usize, begin: usize, tile: &mut [u32]) {
         let a = self.a;
-        for (k, values) in tile.chunks_exact_mut(ROWS).enumerate() {
-            let from = first * a.row_stride + (begin + k) * a.col_stride;
-            if a.row_stride == 1 {
-                values[..count].copy_from_slice(&a.data[from..from + count]);
-            } else {
-                for (r, value) in values[..count].iter_mut().enumerate() {
-                    *value = a.data[from + r * a.row_stride];
+        let length = tile.len() / ROWS;
+        if a.col_stride == 1 {
+            let values = (length * VALUES).min(a.cols - begin);
+            for (r, lanes) in tile.chunks_exact_mut(length).enumerate() {
+                if r >= count {
+                    lanes.fill(0);
+                    continue;
+                }
+                let from = (first + r) * a.row_stride + begin;
+                let row = &a.data[from..from + values];
+                let pairs = row.chunks_exact(VALUES);
+                let rest = pairs.remainder();
+                for (lane_out, x) in lanes.iter_mut().zip(pairs) {
+                    *lane_out = lane::<VALUES>(x[0], x[VALUES - 1]);
+                }
+                if let Some(&x) = rest.first() {
+                    lanes[length - 1] = lane::<VALUES>(x, 0.0);
                 }
             }
-            values[count..].fill(0.0);
+            return;
+        }
+        for (k, lanes) in (begin..).step_by(VALUES).zip(tile.chunks_exact_mut(ROWS)) {
+            let from = first * a.row_stride + k * a.col_stride;
+            let alone = k + 1 >= a.cols;
+            let next = if alone { 0 } else { a.col_stride };
+            for (r, lane_out) in lanes[..count].iter_mut().enumerate() {
+                let at = from + r * a.row_stride;
+                let second = if VALUES == 1 || alone { 0.0 } else { a.data[at + next] };
+                *lane_out = lane::<VALUES>(a.data[at], second);
+            }
+            lanes[count..].fill(0);
         }
     }
 }
@@ -194,56 +287,70 @@ struct Place<'a> {
     cols: usize,
 }
 
-/// One tile over one block of depth. Value `r` of depth `k` of the first factor lies at
+/// One tile over one block of depth. Lane `k` of row `r` of the first factor lies at
 /// `a[r · row + k · step]`.
-///
-/// # Safety
-/// AVX-512 must be there; `a` must hold all `ROWS` rows of `panel.len() / COLS` values, and
-/// `place.out` `rows` rows of `cols` values.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn tile_of(
-    a: &[f32],
-    row: usize,
-    step: usize,
-    panel: &[f32],
-    place: Place<'_>,
-    scale: f32,
-    add: bool,
-) {
-    let length = panel.len() / COLS;
-    let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
-    let (mut x, mut w) = (a.as_ptr(), panel.as_ptr());
-    // SAFETY: the caller's promises cover every element that is read and written; masks keep
-    // columns beyond `cols` untouched.
-    unsafe {
-        for _ in 0..length {
-            let w0 = _mm512_loadu_ps(w);
-            let w1 = _mm512_loadu_ps(w.add(16));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*x.add(r * row));
-                sums[0] = _mm512_fmadd_ps(x, w0, sums[0]);
-                sums[1] = _mm512_fmadd_ps(x, w1, sums[1]);
-            }
-            x = x.wrapping_add(step);
-            w = w.add(COLS);
-        }
-        let masks = [place.cols.min(16), place.cols.saturating_sub(16)]
-            .map(|cols| ((1u32 << cols) - 1) as __mmask16);
-        let scale = _mm512_set1_ps(scale);
-        for (r, sums) in sums.iter().enumerate() {
-            if r >= place.rows {
-                break;
-            }
-            let out = place.out.as_mut_ptr().add(r * place.stride);
-            for (half, &sum) in sums.iter().enumerate() {
-                let out = out.wrapping_add(16 * half);
-                let mut sum = _mm512_mul_ps(sum, scale);
-                if add {
-                    sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(masks[half], out));
+macro_rules! tile {
+    ($name:ident, $features:literal, $sum:expr) => {
+        /// # Safety
+        /// The CPU must have the features; `a` must point to all `ROWS` rows of
+        /// `panel.len() / COLS` lanes, and `place.out` must hold `rows` rows of `cols` values.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $name(
+            a: *const u32,
+            row: usize,
+            step: usize,
+            panel: &[u32],
+            place: Place<'_>,
+            scale: f32,
+            add: bool,
+        ) {
+            let length = panel.len() / COLS;
+            let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+            let (mut x, mut w) = (a, panel.as_ptr());
+            // SAFETY: the caller's promises cover every element that is read and written; masks
+            // keep columns beyond `cols` untouched.
+            unsafe {
+                for _ in 0..length {
+                    let w0 = _mm512_loadu_si512(w.cast());
+                    let w1 = _mm512_loadu_si512(w.add(16).cast());
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi32(x.add(r * row).read() as i32);
+                        sums[0] = $sum(sums[0], x, w0);
+                        sums[1] = $sum(sums[1], x, w1);
+                    }
+                    x = x.wrapping_add(step);
+                    w = w.add(COLS);
                 }
-                _mm512_mask_storeu_ps(out, masks[half], sum);
+                let masks = [place.cols.min(16), place.cols.saturating_sub(16)]
+                    .map(|cols| ((1u32 << cols) - 1) as __mmask16);
+                let scale = _mm512_set1_ps(scale);
+                for (r, sums) in sums.iter().enumerate() {
+                    if r >= place.rows {
+                        break;
+                    }
+                    let out = place.out.as_mut_ptr().add(r * place.stride);
+                    for (half, &sum) in sums.iter().enumerate() {
+                        let out = out.wrapping_add(16 * half);
+                        let mut sum = _mm512_mul_ps(sum, scale);
+                        if add {
+                            sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(masks[half], out));
+                        }
+                        _mm512_mask_storeu_ps(out, masks[half], sum);
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+tile!(tile_f32, "avx512f", |sum, x, w| {
+    _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(w), sum)
+});
+tile!(tile_bf16, "avx512f,avx512bw,avx512bf16", |sum, x, w| {
+    _mm512_dpbf16_ps(
+        sum,
+        std::mem::transmute::<__m512i, __m512bh>(x),
+        std::mem::transmute::<__m512i, __m512bh>(w),
+    )
+});

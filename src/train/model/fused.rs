@@ -282,8 +282,8 @@ fn layer_forward(
 ) -> (Arc<Buffer>, Option<LayerTape>) {
     let (config, pool) = (&model.config, &model.pool);
     let (hidden, inner, rows) = (config.hidden_size, config.intermediate_size, batch.num_tokens());
-    let eps = config.layer_norm_eps;
-    let square = Shape { rows, inputs: hidden, outputs: hidden };
+    let (eps, precision) = (config.layer_norm_eps, model.precision);
+    let square = Shape { rows, inputs: hidden, outputs: hidden, precision };
 
     let input = linear_input(pool, &states, hidden, quantize);
     let mut qkv = pool.take(rows * 3 * hidden);
@@ -332,7 +332,7 @@ fn layer_forward(
     let middle_input = linear_input(pool, &middle, hidden, quantize);
     let mut activated = pool.take(rows * inner);
     let (weight, bias) = weights.linear(INTERMEDIATE);
-    let up = Shape { rows, inputs: hidden, outputs: inner };
+    let up = Shape { rows, inputs: hidden, outputs: inner, precision };
     linear::forward(up, &middle_input, weight, &mut activated, inner);
     let mut slope = keep.then(|| pool.take(rows * inner));
     activation::bias_activation(config.hidden_act, &mut activated, bias, slope.as_deref_mut());
@@ -342,7 +342,7 @@ fn layer_forward(
 
     let mut normalized = pool.take(rows * hidden);
     let (weight, bias) = weights.linear(OUTPUT);
-    let down = Shape { rows, inputs: inner, outputs: hidden };
+    let down = Shape { rows, inputs: inner, outputs: hidden, precision };
     linear::forward(down, &activated, weight, &mut normalized, hidden);
     linear::add_bias(&mut normalized, bias);
     let mut output = pool.take(rows * hidden);
@@ -504,9 +504,9 @@ fn layer_backward(
 ) -> Result<Buffer> {
     let (config, pool) = (&sink.model.config, &sink.model.pool);
     let (hidden, inner, rows) = (config.hidden_size, config.intermediate_size, batch.num_tokens());
-    let base = layer_base(layer);
+    let (base, precision) = (layer_base(layer), sink.model.precision);
     let weights = weights.layer(layer, tape.weights.as_ref());
-    let square = Shape { rows, inputs: hidden, outputs: hidden };
+    let square = Shape { rows, inputs: hidden, outputs: hidden, precision };
 
     // Feed-forward: y = LayerNorm(dropout(act(m · Wiᵀ) · Woᵀ) + m).
     sink.norm(base + OUTPUT_NORM, &dy, &tape.output_norm.normalized, hidden)?;
@@ -519,12 +519,12 @@ fn layer_backward(
     {
         let dropped = dropped(pool, &dmiddle, mask_output);
         let dout: &[f32] = dropped.as_deref().unwrap_or(&dmiddle);
-        let shape = Shape { rows, inputs: inner, outputs: hidden };
+        let shape = Shape { rows, inputs: inner, outputs: hidden, precision };
         sink.linear(base + OUTPUT, shape, dout, &tape.activated)?;
         linear::backward_input(shape, dout, hidden, weights.linear(OUTPUT).0, &mut dinner, false);
     }
     activation::backward(&mut dinner, &tape.slope);
-    let shape = Shape { rows, inputs: hidden, outputs: inner };
+    let shape = Shape { rows, inputs: hidden, outputs: inner, precision };
     sink.linear(base + INTERMEDIATE, shape, &dinner, &tape.middle)?;
     let weight = weights.linear(INTERMEDIATE).0;
     linear::backward_input(shape, &dinner, inner, weight, &mut dmiddle, true);

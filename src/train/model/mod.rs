@@ -33,6 +33,7 @@ pub use parameters::{Gradients, Parameter, Parameters};
 use super::ops::pool::Pool;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::matmul::Precision;
 use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 /// The order of the parameters: these, then [`LAYER_PARAMETERS`] for each layer; a bias follows its
@@ -153,6 +154,7 @@ pub struct BertModel {
     device: Device,
     pool: Arc<Pool>,
     composed: bool,
+    precision: Precision,
 }
 
 impl BertModel {
@@ -203,6 +205,7 @@ impl BertModel {
             device: device.clone(),
             pool: Arc::default(),
             composed: !device.is_cpu(),
+            precision: Precision::F32,
         })
     }
 
@@ -269,6 +272,11 @@ impl BertModel {
     /// Runs on the CPU what other devices run, for comparison and where memory is scarce.
     pub fn use_composed_operations(&mut self, composed: bool) {
         self.composed = composed || !self.device.is_cpu();
+    }
+
+    /// How linear layers hold their factors on the CPU, forward and backward.
+    pub fn use_precision(&mut self, precision: Precision) {
+        self.precision = precision;
     }
 
     /// Sets the trainable flags of the encoder's weights.

@@ -1,7 +1,7 @@
 //! `y = x · wᵀ + b` and its gradients, without transposed copies.
 
 use super::{column_sums, for_row_blocks};
-use crate::kernels::matmul::{Threads, View, matmul};
+use crate::kernels::matmul::{Precision, Threads, View, matmul_in};
 
 /// The sizes of a product: `rows × inputs` times `inputs × outputs`.
 #[derive(Clone, Copy, Debug)]
@@ -12,13 +12,15 @@ pub struct Shape {
     pub inputs: usize,
     /// `out_features`.
     pub outputs: usize,
+    /// Of the factors.
+    pub precision: Precision,
 }
 
 /// `y = x · wᵀ`; rows of `y` lie `y_stride` apart.
 pub fn forward(shape: Shape, x: &[f32], weight: &[f32], y: &mut [f32], y_stride: usize) {
-    let Shape { rows, inputs, outputs } = shape;
+    let Shape { rows, inputs, outputs, precision } = shape;
     let (x, w) = (View::new(x, rows, inputs), View::new(weight, outputs, inputs));
-    matmul(x, w.t(), y, y_stride, 1.0, false, Threads::All);
+    matmul_in(precision, x, w.t(), y, y_stride, 1.0, false, Threads::All);
 }
 
 /// Adds `bias` to every row of `y`.
@@ -39,16 +41,25 @@ pub fn backward_input(
     dx: &mut [f32],
     add: bool,
 ) {
-    let Shape { rows, inputs, outputs } = shape;
+    let Shape { rows, inputs, outputs, precision } = shape;
     let dy = View::strided(dy, rows, outputs, dy_stride);
-    matmul(dy, View::new(weight, outputs, inputs), dx, inputs, 1.0, add, Threads::All);
+    matmul_in(
+        precision,
+        dy,
+        View::new(weight, outputs, inputs),
+        dx,
+        inputs,
+        1.0,
+        add,
+        Threads::All,
+    );
 }
 
 /// `dw = dyᵀ · x`; rows of `dy` lie `dy_stride` apart.
 pub fn backward_weight(shape: Shape, dy: &[f32], dy_stride: usize, x: &[f32], dw: &mut [f32]) {
-    let Shape { rows, inputs, outputs } = shape;
+    let Shape { rows, inputs, outputs, precision } = shape;
     let dy = View::strided(dy, rows, outputs, dy_stride);
-    matmul(dy.t(), View::new(x, rows, inputs), dw, inputs, 1.0, false, Threads::All);
+    matmul_in(precision, dy.t(), View::new(x, rows, inputs), dw, inputs, 1.0, false, Threads::All);
 }
 
 /// The bias's gradient: the sum of the rows of `dy`, which has no gaps.
@@ -63,7 +74,7 @@ mod tests {
 
     #[test]
     fn gradients_agree_with_differences() {
-        let shape = Shape { rows: 4, inputs: 6, outputs: 5 };
+        let shape = Shape { rows: 4, inputs: 6, outputs: 5, precision: Precision::F32 };
         let (x, w, b) = (noise(24, 1), noise(30, 2), noise(5, 3));
         let target = noise(20, 4);
         let loss = |x: &[f32], w: &[f32], b: &[f32]| -> f64 {

@@ -12,15 +12,22 @@ pub(super) trait Tile {
     const ROWS: usize;
     /// Rows of the largest 16-bit block, at most 8.
     const ROWS_I16: usize;
-    /// Whether [`Tile::block`] wants activations of 16 bits: widened once for all panels.
+    /// Whether [`Tile::block`] wants factors of 16 bits: activations widened once for all panels, a
+    /// panel once for all rows, its channels in fours, each `[depth / 4][4 channels][4]`.
     const WIDE: bool = false;
+
+    /// Widens a panel, `[depth / 4][16 channels][4]`, if `WIDE`.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction set.
+    unsafe fn widen(_panel: &[i8], _wide: &mut [i16]) {}
 
     /// `R` rows of activations times one panel, dequantized.
     ///
     /// # Safety
     /// The CPU must have the instruction set. `a` must be readable for `(R − 1) · stride + depth`
-    /// bytes (`+ 2 · depth` if `WIDE`), `panel` for `16 · depth`, and `out` writable for `(R − 1) · out_stride + 16` floats.
-    /// `depth` is a multiple of 16.
+    /// bytes and `panel` for `16 · depth` (twice as many if `WIDE`), and `out` writable for
+    /// `(R − 1) · out_stride + 16` floats. `depth` is a multiple of 16.
     unsafe fn block<const R: usize>(
         a: Rows,
         panel: Panel<'_>,
@@ -51,7 +58,7 @@ pub(super) struct Rows {
 }
 
 thread_local! {
-    static WIDENED: RefCell<Vec<i16>> = const { RefCell::new(Vec::new()) };
+    static WIDENED: RefCell<[Vec<i16>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 /// A block of 16-bit rows.
@@ -132,29 +139,45 @@ pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, o
     assert!(w.cols.is_multiple_of(LANES) && a.stride >= w.cols && a.data.len() >= count * a.stride);
     assert!(w.data.len() >= w.rows * w.cols && out.len() >= count * w.rows);
     if T::WIDE {
-        WIDENED.with_borrow_mut(|wide| {
+        WIDENED.with_borrow_mut(|[wide, panel]| {
             grow(wide, count * a.stride);
+            grow(panel, LANES * w.cols);
             for (wide, &x) in wide.iter_mut().zip(&a.data[..count * a.stride]) {
                 *wide = x.into();
             }
             let rows = Rows { data: wide.as_ptr().cast(), stride: 2 * a.stride };
-            // SAFETY: the assertions above and the buffer's length.
-            unsafe { panels::<T>(rows, a.scales, w, out) }
+            // SAFETY: the assertions above and the buffers' lengths.
+            unsafe { panels::<T>(rows, a.scales, w, Some(panel), out) }
         });
     } else {
         let rows = Rows { data: a.data.as_ptr(), stride: a.stride };
         // SAFETY: the assertions above.
-        unsafe { panels::<T>(rows, a.scales, w, out) }
+        unsafe { panels::<T>(rows, a.scales, w, None, out) }
     }
 }
 
 /// # Safety
 /// As [`Tile::block`] for all rows of `scales` and all panels of `w`.
 #[inline(always)]
-unsafe fn panels<T: Tile>(a: Rows, scales: &[RowScale], w: &PackedMatrix<'_>, out: &mut [f32]) {
+unsafe fn panels<T: Tile>(
+    a: Rows,
+    scales: &[RowScale],
+    w: &PackedMatrix<'_>,
+    mut wide: Option<&mut Vec<i16>>,
+    out: &mut [f32],
+) {
     for at in (0..w.rows).step_by(LANES) {
+        let weights = &w.data[at * w.cols..][..LANES * w.cols];
+        let data = match &mut wide {
+            Some(wide) => {
+                // SAFETY: the caller's.
+                unsafe { T::widen(weights, wide) };
+                wide.as_ptr().cast()
+            }
+            None => weights.as_ptr(),
+        };
         let panel = Panel {
-            data: w.data[at * w.cols..][..LANES * w.cols].as_ptr(),
+            data,
             depth: w.cols,
             scales: lanes(w.scales, at),
             bias: lanes(w.bias, at),

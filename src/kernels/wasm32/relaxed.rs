@@ -19,34 +19,75 @@ pub(super) static KERNELS_DOT: Kernels =
 
 /// How products become sums.
 trait Sum {
-    /// `sum + w[0] · x[0] + w[1] · x[1]`, four products in each lane of both.
+    /// Rows of a block.
+    const ROWS: usize;
+
+    /// The sums of `R` rows times 8 channels over `depth`. Four products of a channel lie side by
+    /// side in `w`, those of the next four values of depth 64 bytes further.
     ///
     /// # Safety
-    /// None beyond the instruction set.
-    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128;
+    /// As [`Tile::block`].
+    unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R];
 }
 
 struct Sixteen;
 
 impl Sum for Sixteen {
+    // With four rows V8 runs out of registers and spills, which costs a tenth.
+    const ROWS: usize = 3;
+
     #[inline(always)]
-    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
+    unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
         // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
-        let pairs = i16x8_add(
-            i16x8_relaxed_dot_i8x16_i7x16(w[0], x[0]),
-            i16x8_relaxed_dot_i8x16_i7x16(w[1], x[1]),
-        );
-        i32x4_add(sum, i32x4_extadd_pairwise_i16x8(pairs))
+        let add_dots = |sum: v128, w: [v128; 2], x: [v128; 2]| {
+            let pairs = i16x8_add(
+                i16x8_relaxed_dot_i8x16_i7x16(w[0], x[0]),
+                i16x8_relaxed_dot_i8x16_i7x16(w[1], x[1]),
+            );
+            i32x4_add(sum, i32x4_extadd_pairwise_i16x8(pairs))
+        };
+        let mut sums = [[i32x4_splat(0); 2]; R];
+        for k in (0..depth).step_by(8) {
+            // SAFETY: the caller's.
+            unsafe {
+                let w = |i: usize| v128_load(w.add(k * LANES + 16 * i).cast());
+                let (low, high) = ([w(0), w(4)], [w(1), w(5)]);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = a.data.add(r * a.stride + k);
+                    let x = [v128_load32_splat(x.cast()), v128_load32_splat(x.add(4).cast())];
+                    sums[0] = add_dots(sums[0], low, x);
+                    sums[1] = add_dots(sums[1], high, x);
+                }
+            }
+        }
+        sums
     }
 }
 
 struct ThirtyTwo;
 
 impl Sum for ThirtyTwo {
-    #[inline(always)]
-    unsafe fn add_dots(sum: v128, w: [v128; 2], x: [v128; 2]) -> v128 {
-        let sum = i32x4_relaxed_dot_i8x16_i7x16_add(w[0], x[0], sum);
-        i32x4_relaxed_dot_i8x16_i7x16_add(w[1], x[1], sum)
+    // A dot waits for the one before in its sum: eight sums hide that, six do not (95 GMAC/s
+    // instead of 125), ten and their factors are more than V8 has registers for.
+    const ROWS: usize = 4;
+
+    // Not inlined: among the values of a larger function V8 would spill within the loop.
+    #[inline(never)]
+    unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
+        let mut sums = [[i32x4_splat(0); 2]; R];
+        for k in (0..depth).step_by(4) {
+            // SAFETY: the caller's.
+            unsafe {
+                let w = w.add(k * LANES);
+                let (low, high) = (v128_load(w.cast()), v128_load(w.add(16).cast()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = v128_load32_splat(a.data.add(r * a.stride + k).cast());
+                    sums[0] = i32x4_relaxed_dot_i8x16_i7x16_add(low, x, sums[0]);
+                    sums[1] = i32x4_relaxed_dot_i8x16_i7x16_add(high, x, sums[1]);
+                }
+            }
+        }
+        sums
     }
 }
 
@@ -64,8 +105,7 @@ pub(super) fn dot_is_composed() -> bool {
 struct Relaxed<S>(PhantomData<S>);
 
 impl<S: Sum> Tile for Relaxed<S> {
-    // With four rows V8 runs out of registers and spills, which costs a tenth.
-    const ROWS: usize = 3;
+    const ROWS: usize = S::ROWS;
     const ROWS_I16: usize = Simd128::ROWS_I16;
 
     #[inline(always)]
@@ -78,18 +118,7 @@ impl<S: Sum> Tile for Relaxed<S> {
         // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
         unsafe {
             for at in (0..LANES).step_by(8) {
-                let mut sums = [[i32x4_splat(0); 2]; R];
-                for k in (0..panel.depth).step_by(8) {
-                    let group = panel.data.add(k * LANES + 4 * at);
-                    let w = |i: usize| v128_load(group.add(16 * i).cast());
-                    let (low, high) = ([w(0), w(4)], [w(1), w(5)]);
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = a.data.add(r * a.stride + k);
-                        let x = [v128_load32_splat(x.cast()), v128_load32_splat(x.add(4).cast())];
-                        sums[0] = S::add_dots(sums[0], low, x);
-                        sums[1] = S::add_dots(sums[1], high, x);
-                    }
-                }
+                let sums = S::sums::<R>(a, panel.data.add(4 * at), panel.depth);
                 for (r, sums) in sums.into_iter().enumerate() {
                     let out = out.data.add(r * out.stride + at);
                     store(sums[0], at, panel, &scales[r], out);

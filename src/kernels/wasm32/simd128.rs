@@ -35,6 +35,23 @@ impl Tile for Simd128 {
     const WIDE: bool = true;
 
     #[inline(always)]
+    unsafe fn widen(panel: &[i8], wide: &mut [i16]) {
+        let per_group = panel.len() / 4;
+        for (k, step) in panel.chunks_exact(4 * LANES).enumerate() {
+            for (group, values) in step.chunks_exact(16).enumerate() {
+                let wide = &mut wide[group * per_group + 16 * k..][..16];
+                // SAFETY: both slices have 16 values.
+                unsafe {
+                    let values = v128_load(values.as_ptr().cast());
+                    let wide = wide.as_mut_ptr().cast::<v128>();
+                    v128_store(wide, i16x8_extend_low_i8x16(values));
+                    v128_store(wide.add(1), i16x8_extend_high_i8x16(values));
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn block<const R: usize>(
         a: Rows,
         panel: Panel<'_>,
@@ -46,10 +63,10 @@ impl Tile for Simd128 {
             // 4 channels at a time keep 2 · R sums of 2 channels × 2 halves in registers.
             for at in (0..LANES).step_by(4) {
                 let mut sums = [[i32x4_splat(0); 2]; R];
+                let group = panel.data.add(2 * at * panel.depth);
                 for k in (0..panel.depth).step_by(4) {
-                    let group = panel.data.add(k * LANES + 4 * at);
-                    let w0 = i16x8_load_extend_i8x8(group);
-                    let w1 = i16x8_load_extend_i8x8(group.add(8));
+                    let w0 = v128_load(group.add(8 * k).cast());
+                    let w1 = v128_load(group.add(8 * k + 16).cast());
                     for (r, sums) in sums.iter_mut().enumerate() {
                         // Four values of 16 bits.
                         let x = v128_load64_splat(a.data.add(r * a.stride + 2 * k).cast());

@@ -25,6 +25,8 @@ trait Sum {
     /// The sums of `R` rows times 8 channels over `depth`. Four products of a channel lie side by
     /// side in `w`, those of the next four values of depth 64 bytes further.
     ///
+    /// Not inlined: among the values of a larger function V8 would spill within the loop.
+    ///
     /// # Safety
     /// As [`Tile::block`].
     unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R];
@@ -36,7 +38,7 @@ impl Sum for Sixteen {
     // With four rows V8 runs out of registers and spills, which costs a tenth.
     const ROWS: usize = 3;
 
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
         // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
         let add_dots = |sum: v128, w: [v128; 2], x: [v128; 2]| {
@@ -71,7 +73,6 @@ impl Sum for ThirtyTwo {
     // instead of 125), ten and their factors are more than V8 has registers for.
     const ROWS: usize = 4;
 
-    // Not inlined: among the values of a larger function V8 would spill within the loop.
     #[inline(never)]
     unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
         let mut sums = [[i32x4_splat(0); 2]; R];

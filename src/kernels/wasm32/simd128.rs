@@ -29,6 +29,58 @@ pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScal
     }
 }
 
+/// The sums of `R` rows times 4 channels: of each channel two halves, of channels 0 and 1 and of 2
+/// and 3, which fit V8's registers. Not inlined: among the values of a larger function V8 would
+/// spill within the loop.
+///
+/// # Safety
+/// `a` as in [`Tile::block`]; `w` must be readable for `8 · depth` bytes.
+#[inline(never)]
+unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
+    let mut sums = [[i32x4_splat(0); 2]; R];
+    for k in (0..depth).step_by(4) {
+        // SAFETY: the caller's.
+        unsafe {
+            let w0 = v128_load(w.add(8 * k).cast());
+            let w1 = v128_load(w.add(8 * k + 16).cast());
+            for (r, sums) in sums.iter_mut().enumerate() {
+                // Four values of 16 bits.
+                let x = v128_load64_splat(a.data.add(r * a.stride + 2 * k).cast());
+                sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, w0));
+                sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, w1));
+            }
+        }
+    }
+    sums
+}
+
+/// The sums of `R` rows of 16-bit integers times 8 columns. Not inlined, as [`sums`].
+///
+/// # Safety
+/// As [`Tile::block_i16`], of 8 columns.
+#[inline(never)]
+unsafe fn sums_i16<const R: usize>(
+    a: RowsI16,
+    depth: usize,
+    b: *const i16,
+    columns: usize,
+) -> [[v128; 2]; R] {
+    let mut sums = [[i32x4_splat(0); 2]; R];
+    for pair in 0..depth / 2 {
+        // SAFETY: the caller's.
+        unsafe {
+            let b0 = v128_load(b.add(2 * pair * columns).cast());
+            let b1 = v128_load(b.add(2 * pair * columns + 8).cast());
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = v128_load32_splat(a.data.add(r * a.stride + 2 * pair).cast());
+                sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, b0));
+                sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, b1));
+            }
+        }
+    }
+    sums
+}
+
 impl Tile for Simd128 {
     const ROWS: usize = 4;
     const ROWS_I16: usize = 4;
@@ -60,20 +112,8 @@ impl Tile for Simd128 {
     ) {
         // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
         unsafe {
-            // 4 channels at a time keep 2 · R sums of 2 channels × 2 halves in registers.
             for at in (0..LANES).step_by(4) {
-                let mut sums = [[i32x4_splat(0); 2]; R];
-                let group = panel.data.add(2 * at * panel.depth);
-                for k in (0..panel.depth).step_by(4) {
-                    let w0 = v128_load(group.add(8 * k).cast());
-                    let w1 = v128_load(group.add(8 * k + 16).cast());
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        // Four values of 16 bits.
-                        let x = v128_load64_splat(a.data.add(r * a.stride + 2 * k).cast());
-                        sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, w0));
-                        sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, w1));
-                    }
-                }
+                let sums = sums::<R>(a, panel.data.add(2 * at * panel.depth), panel.depth);
                 for (r, [low, high]) in sums.into_iter().enumerate() {
                     let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
                     let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
@@ -95,17 +135,7 @@ impl Tile for Simd128 {
         // SAFETY: the caller's promises (see `Tile::block_i16`).
         unsafe {
             for half in 0..2 {
-                let b = b.add(16 * half);
-                let mut sums = [[i32x4_splat(0); 2]; R];
-                for pair in 0..depth / 2 {
-                    let b0 = v128_load(b.add(2 * pair * columns).cast());
-                    let b1 = v128_load(b.add(2 * pair * columns + 8).cast());
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = v128_load32_splat(a.data.add(r * a.stride + 2 * pair).cast());
-                        sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, b0));
-                        sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, b1));
-                    }
-                }
+                let sums = sums_i16::<R>(a, depth, b.add(16 * half), columns);
                 for (r, [low, high]) in sums.into_iter().enumerate() {
                     let out = out.data.add(r * out.stride + 8 * half);
                     v128_store(out.cast(), low);

@@ -290,6 +290,13 @@ pub struct Stage {
     /// rounded activations, of the batch and of very short texts, which rounding moves most.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rounding_weight: f64,
+    /// `sts` whose data has rows of kind `pairs` too: weight of finding a text's partner among those
+    /// of [`Stage::pairs_batch`] pairs, at [`Stage::temperature`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pairs_weight: f64,
+    /// `sts` with [`Stage::pairs_weight`]: pairs of one step.
+    #[serde(default = "default_pairs_batch", skip_serializing_if = "is_default_pairs_batch")]
+    pub pairs_batch: usize,
     /// Averaging of weights.
     #[serde(default)]
     pub average: Option<Average>,
@@ -397,6 +404,9 @@ fn default_tau() -> f32 {
 fn default_mined_sentences() -> usize {
     20_000
 }
+fn default_pairs_batch() -> usize {
+    16
+}
 fn one() -> f64 {
     1.0
 }
@@ -407,6 +417,9 @@ fn is_one(value: &f64) -> bool {
 }
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+fn is_default_pairs_batch(value: &usize) -> bool {
+    *value == default_pairs_batch()
 }
 fn is_default_mined(value: &usize) -> bool {
     *value == default_mined_sentences()
@@ -572,6 +585,16 @@ impl Recipe {
             {
                 return at("rounding_weight is of sts stages with quantize_bits".into());
             }
+            if !(stage.pairs_weight >= 0.0 && stage.pairs_weight.is_finite()) {
+                return at(format!("pairs_weight is {}", stage.pairs_weight));
+            }
+            let pairs = stage.data.iter().any(|name| self.data[name].kind == DataKind::Pairs);
+            if stage.pairs_weight > 0.0 && (stage.kind != StageKind::Sts || !pairs) {
+                return at("pairs_weight is of sts stages with data of kind \"pairs\"".into());
+            }
+            if stage.pairs_weight > 0.0 && stage.pairs_batch < 2 {
+                return at(format!("pairs_batch is {}; expected at least 2", stage.pairs_batch));
+            }
             if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
                 return at("only the student is distilled".into());
             }
@@ -696,6 +719,7 @@ steps = 3
         assert!(with("middle_weight = 1.0\nmiddle_layers = [[0, 1]]").contains("distill"));
         assert!(with("dimensions = [128, 64]").contains("expected rising"));
         assert!(with("precision = \"bf16\"\nquantize_bits = 7").contains("precision = \"f32\""));
+        assert!(with("pairs_weight = 1.0").contains("data of kind \"pairs\""));
         assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
         let labels = SMALL.replace("kind = \"sts\"\ndata", "kind = \"label_pairs\"\ndata");
         assert!(message(&labels).contains("no such cross_encoder stage"));

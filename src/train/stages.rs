@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
 use super::data::{EvalSentences, Folders, Row, Rows, Target, TokenStore, batches};
@@ -750,11 +752,15 @@ pub(super) trait Task {
     }
 }
 
-/// Regression of cosines on scores, with the teacher's term.
+/// Regression of cosines on scores, with the teacher's term, and retrieval beside it.
 struct StsTask {
+    /// Those with scores, then those without.
     rows: Rows,
     store: TokenStore,
     pairs: Vec<(u32, u32, f32)>,
+    /// Texts that belong together, without a score.
+    partners: Vec<(u32, u32)>,
+    seed: u64,
     /// How much each pair counts; empty if all count alike.
     weights: Vec<f32>,
     /// The teacher's sentence vectors, by text, and their width.
@@ -763,21 +769,69 @@ struct StsTask {
 }
 
 impl StsTask {
-    fn new(run: &Run, index: usize, rows: Rows, float: &FloatModel) -> Result<Self> {
+    fn new(run: &Run, index: usize, mut rows: Rows, float: &FloatModel) -> Result<Self> {
         let stage = run.recipe.stages[index].clone();
+        // Stable: the texts of scored rows have the same numbers with and without the others.
+        let unscored = |row: &Row| stage.pairs_weight > 0.0 && row.target == Target::Pair;
+        rows.rows.sort_by_key(unscored);
         let store = run.store(float, stage.model, Purpose::Training, all_texts(&rows))?;
-        let pairs = scored_pairs(&stage, &rows, &store)?;
+        let scored = rows.rows.partition_point(|row| !unscored(row));
+        let mut scored_rows = Rows { files: rows.files.clone(), ..Rows::default() };
+        scored_rows.rows.extend_from_slice(&rows.rows[..scored]);
+        let pairs = scored_pairs(&stage, &scored_rows, &store)?;
+        if pairs.is_empty() {
+            return Err(wrong_kind(&stage, &rows, 0, "sts"));
+        }
+        let number = |text: &str| store.index(text) as u32;
+        let partners = rows.rows[scored..]
+            .iter()
+            .map(|row| (number(&row.texts[0]), number(&row.texts[1])))
+            .collect();
         let weight_of = |file: usize| run.recipe.data[&stage.data[file]].weight as f32;
         let weights = match (0..stage.data.len()).all(|file| weight_of(file) == 1.0) {
             true => Vec::new(),
-            false => rows.rows.iter().map(|row| weight_of(row.file)).collect(),
+            false => scored_rows.rows.iter().map(|row| weight_of(row.file)).collect(),
         };
         let teacher = if stage.teacher_weight > 0.0 && stage.model == Slot::Student {
-            Some(teacher_vectors(run, index, &rows, &store)?)
+            let texts = scored_rows.rows.iter().flat_map(|row| &row.texts);
+            let count = texts.map(|text| store.index(text) + 1).max().unwrap_or(0);
+            Some(teacher_vectors(run, index, &scored_rows, count)?)
         } else {
             None
         };
-        Ok(StsTask { rows, store, pairs, weights, teacher, stage })
+        let seed = seed_of(run.recipe.seed, &stage.name, 1);
+        Ok(StsTask { rows, store, pairs, partners, seed, weights, teacher, stage })
+    }
+
+    /// How badly `model` tells the partners of some texts apart, drawn by what is in `batch`.
+    fn retrieval(
+        &self,
+        model: &BertModel,
+        batch: &[u32],
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, ForwardOutput)> {
+        let seed = batch.iter().fold(self.seed, |seed, &row| seed_of(seed, "", row.into()));
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let n = self.stage.pairs_batch.min(self.partners.len());
+        let drawn: Vec<(u32, u32)> = rand::seq::index::sample(&mut random, self.partners.len(), n)
+            .into_iter()
+            .map(|at| self.partners[at])
+            .collect();
+        let texts = drawn.iter().map(|pair| pair.0).chain(drawn.iter().map(|pair| pair.1));
+        let ids: Vec<&[u32]> = texts.map(|text| self.store.ids(text as usize)).collect();
+        let output = model.forward(&TokenBatch::new(&ids)?, options)?;
+        // Several questions may have one passage.
+        let groups: Vec<u32> = drawn.iter().map(|pair| pair.1).collect();
+        let loss = losses::over_dimensions(&output.pooled, &self.stage.dimensions, |pooled| {
+            losses::supervised_simcse(
+                &pooled.narrow(0, 0, n)?,
+                &pooled.narrow(0, n, n)?,
+                None,
+                Some(&groups),
+                self.stage.temperature,
+            )
+        })?;
+        Ok((loss, output))
     }
 }
 
@@ -799,13 +853,13 @@ pub(super) fn scored_pairs(
         .collect()
 }
 
-/// The teacher's pooled vectors of all texts of `store`, computed once and kept in the stage's
+/// The teacher's pooled vectors of the `count` texts of `rows`, computed once and kept in the stage's
 /// folder so that a resumed run sees the same numbers.
 fn teacher_vectors(
     run: &Run,
     index: usize,
     rows: &Rows,
-    store: &TokenStore,
+    count: usize,
 ) -> Result<(Vec<f32>, usize)> {
     let stage = &run.recipe.stages[index];
     let file = run.folder(stage).join("teacher_vectors.safetensors");
@@ -814,16 +868,16 @@ fn teacher_vectors(
     if file.exists() {
         let kept = Checkpoint::read(&file)?;
         if let Some(vectors) = kept.tensors.get("vectors")
-            && vectors.dims() == [store.len(), hidden]
+            && vectors.dims() == [count, hidden]
         {
             return Ok((vectors.flatten_all()?.to_vec1()?, hidden));
         }
     }
-    eprintln!("{}: the teacher reads {} sentences", stage.name, store.len());
+    eprintln!("{}: the teacher reads {} sentences", stage.name, count);
     // Both stores number the same texts in the same order.
     let teacher_store = run.store(&float, Slot::Teacher, Purpose::Training, all_texts(rows))?;
     let vectors = Teacher::new(run, stage, &float)?.embed_all(&teacher_store)?;
-    let tensor = Tensor::from_slice(&vectors, (store.len(), hidden), &Device::Cpu)?;
+    let tensor = Tensor::from_slice(&vectors, (count, hidden), &Device::Cpu)?;
     let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
     Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
     Ok((vectors, hidden))
@@ -906,6 +960,11 @@ impl Task for StsTask {
             let moved = losses::twin_cosine_distance(&outputs[0].pooled, &smooth.pooled)?;
             loss = (loss + (moved * self.stage.rounding_weight)?)?;
             outputs.push(smooth);
+        }
+        if !self.partners.is_empty() {
+            let (missed, output) = self.retrieval(model, batch, options)?;
+            loss = (loss + (missed * self.stage.pairs_weight)?)?;
+            outputs.push(output);
         }
         Ok((loss, outputs, 2 * n))
     }
@@ -1531,6 +1590,10 @@ mod tests {
             file = "nli.tsv"
             kind = "nli"
             license = "CC0"
+            [data.pairs]
+            file = "sts.tsv"
+            kind = "pairs"
+            license = "CC0"
             [data.lines]
             file = "lines.txt"
             kind = "sentences"
@@ -1558,6 +1621,14 @@ mod tests {
             batch = 6
             quantize_bits = 7
             rounding_weight = 1.0
+            [[stage]]
+            name = "both"
+            kind = "sts"
+            data = ["sts", "pairs"]
+            steps = 1
+            batch = 6
+            pairs_weight = 0.5
+            pairs_batch = 3
             [[stage]]
             name = "distill"
             kind = "distill"

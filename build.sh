@@ -174,12 +174,12 @@ wasm_is_fresh() {
 }
 
 wasm_build() {
-  local build=$1 out="pkg/wasm/munjang_$1.wasm" raw="target/$1/$TARGET/release/munjang.wasm"
+  local build=$1 out="pkg/wasm/munjang_$1.wasm" raw="target/$1/$TARGET/wasm/munjang.wasm"
   if wasm_is_fresh "$out"; then
     return
   fi
   say "Building WebAssembly: $build"
-  quiet cargo_wasm "$build" build --lib --release
+  quiet cargo_wasm "$build" build --lib --profile wasm
   mkdir -p pkg/wasm
   quiet wasm-bindgen --target web --no-typescript --out-dir pkg/wasm --out-name "munjang_$build" "$raw"
   mv "pkg/wasm/munjang_${build}_bg.wasm" "pkg/wasm/bound.wasm"

@@ -7,6 +7,7 @@ use super::data::{Rows, TokenStore, inside};
 use super::evaluate::{EvalRows, Evaluation, bm25_ndcg_at_10, ndcg_at_10, read_retrieval};
 use super::metrics::{Metric, Metrics};
 use super::model::BertModel;
+use super::probes;
 use super::recipe::{EvalKind, EvalSet, Slot, Stage, StageKind};
 use super::stages::{Run, minutes};
 use crate::convert::{Manifest, checkpoint_files};
@@ -156,6 +157,8 @@ fn card(
          | architecture | {} layers × hidden {}, {} heads, feed-forward {}, at most {} tokens |\n\
          | vocabulary | {} pieces |\n| pooling | {}, then length 1 |\n| prefix | {prefix} |\n\
          | weights | int8 (7 significant bits, per channel); embedding rows int8 |\n\
+         | cost | {:.1} million multiplications per token, attention aside; times are in the \
+         project's docs/PERFORMANCE.md |\n\
          | file | `{}`, {} bytes |\n| SHA-256 | `{}` |\n| model id | `{}` |\n\n",
         config.num_hidden_layers,
         config.hidden_size,
@@ -167,6 +170,10 @@ fn card(
             crate::config::Pooling::Mean => "mean over all tokens",
             _ => "first token",
         },
+        (config.num_hidden_layers
+            * (4 * config.hidden_size * config.hidden_size
+                + 2 * config.hidden_size * config.intermediate_size)) as f64
+            / 1e6,
         manifest.file,
         manifest.bytes,
         manifest.sha256,
@@ -175,7 +182,8 @@ fn card(
 
     text += "## Scores\n\nMeasured on this very file: cosine of the embeddings against human scores \
              (× 100), or nDCG@10 (× 100) of finding the passage by its question among all passages \
-             of the set. *float* is the same model in 32-bit floats.\n\n\
+             of the set. *float* is the same model in 32-bit floats \
+             (of quantization-aware training: the weights that its loss saw).\n\n\
              | set | rows | metric | this file | float | |\n| --- | --- | --- | --- | --- | --- |\n";
     for line in lines {
         for (metric, value, float) in &line.values {
@@ -228,13 +236,15 @@ fn card(
     }
     text += "\nRows that share a text with an evaluation set, or of which a sentence stands in a \
              passage of one (compared without spacing, punctuation and case), are left out. Data under CC BY-SA asks for attribution, which \
-             this table gives, and for the same licence of adapted material.\n\n\
-             ## Limits\n\n\
+             this table gives, and for the same licence of adapted material.\n\n";
+    text += &probes::sections(encoder)?;
+    text += "## Limits\n\n\
              - Trained on short sentences: long passages are less well told apart, and text beyond \
              the maximum of tokens is cut (the encoder reports it).\n\
-             - Opposites and changed numbers or names can still come out as similar.\n\
-             - Sentences that people wrote on the web can be rude and biased; the vectors may carry such \
-             associations. None were measured.\n\
+             - Opposites, changed numbers, names and roles come out as similar; the tables above show \
+             how much.\n\
+             - Sentences that people wrote on the web, such as reviews and petitions, can be rude and \
+             biased, and the vectors carry associations from them and from the teacher.\n\
              - Languages other than Korean are not trained for.\n\n";
     let _ = write!(
         text,
@@ -266,7 +276,8 @@ fn what(stage: &Stage) -> String {
             } else {
                 ""
             };
-            format!("STS regression of the {}{teacher}", stage.model.name())
+            let pairs = if stage.pairs_weight > 0.0 { " and retrieval of partners" } else { "" };
+            format!("STS regression of the {}{teacher}{pairs}", stage.model.name())
         }
         StageKind::Distill => format!("distillation on sentences of {data} sources"),
         StageKind::CrossEncoder => "cross-encoder from the teacher, on scored pairs".into(),

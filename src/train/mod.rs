@@ -15,6 +15,7 @@ pub mod optim;
 pub mod pack;
 pub mod pairs;
 pub mod plot;
+mod probes;
 pub mod prune;
 pub mod recipe;
 pub mod stages;

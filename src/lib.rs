@@ -7,7 +7,7 @@
 //! use munjang::{Encoder, search::similarity_matrix};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/munjang-ko-e5-3x384.munjang");
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/munjang-ko-small.munjang");
 //! let encoder = Encoder::from_bytes(std::fs::read(path)?)?;
 //! let encoded = encoder.encode_batch(&["비가 옵니다.", "밖에 비가 내려요.", "주가가 올랐다."])?;
 //!

@@ -149,8 +149,8 @@ fn shipped_model_is_float_to_three_nines() {
     assert!(lowest >= 0.999, "{lowest}");
 }
 
-/// Similarities, not only directions: e5's embeddings share most of their length, so the cosine to
-/// float says little about what a user sees.
+/// Similarities, not only directions: what a user sees. How much of an error shows depends on how far the
+/// similarities lie apart (a model whose embeddings share most of their length has them within a tenth).
 #[test]
 fn shipped_similarities_follow_float() {
     let golden = Golden::read(fixtures().join("shipped.safetensors")).f32s("embeddings_mean");
@@ -162,8 +162,16 @@ fn shipped_similarities_follow_float() {
     let errors = || ours.iter().zip(&expected).map(|(a, b)| f64::from((a - b).abs()));
     let mean = errors().sum::<f64>() / ours.len() as f64;
     let max = errors().fold(0.0, f64::max);
-    println!("similarity error: mean {mean:.5}, max {max:.5}");
-    assert!(mean < 0.002 && max < 0.01, "mean {mean}, max {max}");
+    let apart = |(index, &x): (usize, &f32)| {
+        let rows = expected.len().isqrt();
+        (index / rows != index % rows).then_some(f64::from(x))
+    };
+    let others: Vec<f64> = expected.iter().enumerate().filter_map(apart).collect();
+    let middle = others.iter().sum::<f64>() / others.len() as f64;
+    let spread = others.iter().map(|x| (x - middle).powi(2)).sum::<f64>() / others.len() as f64;
+    let spread = spread.sqrt();
+    println!("similarity error: mean {mean:.5}, max {max:.5}; they spread by {spread:.3}");
+    assert!(mean < 0.02 * spread && max < 0.1 * spread, "mean {mean}, max {max} of {spread}");
 }
 
 #[test]

@@ -114,6 +114,13 @@ pub struct DataSource {
     /// At most this many rows, drawn by the seed.
     #[serde(default)]
     pub limit: Option<usize>,
+    /// `sentences`: the file is a running text. `distill` sees neighbouring rows in one batch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub running_text: bool,
+    /// `sentences`: so many altered copies of every text (words left out, exchanged for words of
+    /// other rows that end alike, or moved) come with it. `distill` sees them in one batch.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub variants: usize,
 }
 
 /// What an evaluation set measures.
@@ -202,6 +209,17 @@ impl Slot {
     }
 }
 
+/// How weights move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay.
+    #[default]
+    Adamw,
+    /// Muon for the layers' matrices.
+    Muon,
+}
+
 /// The loss of STS regression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -267,6 +285,10 @@ pub struct Stage {
     /// Decoupled weight decay.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
+    /// `muon`: the layers' matrices move by orthogonalized momentum, everything else by AdamW with
+    /// the same learning rate. It takes longer for a step and fewer steps.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optimizer: Optimizer,
     /// Dropout of states and attention.
     #[serde(default)]
     pub dropout: f32,
@@ -341,6 +363,10 @@ pub struct Stage {
     /// `pick_layers`: layers of the teacher, rising.
     #[serde(default)]
     pub layers: Vec<usize>,
+    /// `pick_layers`: intermediate size of the feed-forwards. A smaller one keeps the units of the
+    /// largest weights, a larger one takes those of the layers above, which are left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub intermediate_size: Option<usize>,
     /// `prune_vocabulary`: pieces to keep.
     #[serde(default)]
     pub vocabulary: usize,
@@ -497,6 +523,11 @@ impl Recipe {
             if source.made_by.is_some() && source.kind != DataKind::Sts {
                 return bad(format!("data.{name}: labelled pairs are of kind \"sts\""));
             }
+            if (source.running_text || source.variants > 0) && source.kind != DataKind::Sentences {
+                return bad(format!(
+                    "data.{name}: running_text and variants are for kind \"sentences\""
+                ));
+            }
             if !(source.weight > 0.0 && source.weight.is_finite()) {
                 return bad(format!("data.{name}: weight is {}", source.weight));
             }
@@ -526,6 +557,17 @@ impl Recipe {
             }
             if let Some(name) = stage.data.iter().find(|name| !self.data.contains_key(*name)) {
                 return at(format!("there is no [data.{name}]"));
+            }
+            let related = |name: &&String| {
+                let source = &self.data[*name];
+                source.running_text || source.variants > 0
+            };
+            if stage.kind == StageKind::Contrast
+                && let Some(name) = stage.data.iter().find(related)
+            {
+                return at(format!(
+                    "sentences of data.{name} are related, not alike: contrast cannot use them"
+                ));
             }
             for name in &stage.data {
                 let Some(maker) = &self.data[name].made_by else { continue };

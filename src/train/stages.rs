@@ -20,7 +20,7 @@ use super::model::{
 use super::ops::pooling;
 use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
 use super::pack::Packed;
-use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
+use super::recipe::{ModelUse, Optimizer, Recipe, Slot, Stage, StageKind, StsLoss};
 use super::{export, losses, pairs, plot, prune, seed_of};
 use crate::config::ModelConfig;
 use crate::convert::{ConvertOptions, num_layers, read_checkpoint};
@@ -356,8 +356,9 @@ impl Run {
         let stage = &self.recipe.stages[index];
         match stage.kind {
             StageKind::PickLayers => {
+                let teacher = self.model_before(index, Slot::Teacher)?;
                 let mut model =
-                    prune::pick_layers(&self.model_before(index, Slot::Teacher)?, &stage.layers)?;
+                    prune::pick_layers(&teacher, &stage.layers, stage.intermediate_size)?;
                 model.config.prefix = self.recipe.student.prefix.clone();
                 Ok(model)
             }
@@ -479,7 +480,11 @@ impl Run {
             decay: stage.decay,
             final_fraction: stage.final_fraction,
         };
-        let config = AdamWConfig { weight_decay: stage.weight_decay, ..AdamWConfig::default() };
+        let config = AdamWConfig {
+            weight_decay: stage.weight_decay,
+            orthogonal: stage.optimizer == Optimizer::Muon,
+            ..AdamWConfig::default()
+        };
         let mut optimizer = AdamW::new(config)?;
         let mut average = stage.average.map(|average| WeightAverage::new(average.decay));
         let quantize = fake_quant(stage);
@@ -530,7 +535,7 @@ impl Run {
             ]);
             Checkpoint { tensors, notes }.write(&file)
         };
-        let evaluate = |step: usize, seconds: f64, model: &BertModel| -> Result<()> {
+        let evaluate = |step: usize, seconds: f64, model: &BertModel, what: &str| -> Result<()> {
             let mut line = String::new();
             let scores = match task.scores(model, quantize)? {
                 Some(scores) => scores,
@@ -543,8 +548,8 @@ impl Run {
                     step,
                     seconds,
                     model: match stage.kind {
-                        StageKind::CrossEncoder => "cross-encoder".to_owned(),
-                        _ => stage.model.name().to_owned(),
+                        StageKind::CrossEncoder => format!("cross-encoder{what}"),
+                        _ => format!("{}{what}", stage.model.name()),
                     },
                     set: score.set,
                     metric: score.metric,
@@ -552,7 +557,7 @@ impl Run {
                 })?;
             }
             if !line.is_empty() {
-                eprintln!("{} step {step}:{line}", stage.name);
+                eprintln!("{} step {step}{what}:{line}", stage.name);
             }
             Ok(())
         };
@@ -565,7 +570,7 @@ impl Run {
         let mut due = false;
         let mut window = Window::default();
         if step == 0 && stage.evaluate_every.is_some() {
-            evaluate(0, 0.0, &model)?;
+            evaluate(0, 0.0, &model, "")?;
         }
         loop {
             let seconds = before + clock.seconds();
@@ -637,7 +642,7 @@ impl Run {
             if stage.evaluate_every.is_some_and(|every| step % every.max(1) == 0)
                 && step < stage.steps
             {
-                progress.pause(|| evaluate(step, seconds, &model))?;
+                progress.pause(|| evaluate(step, seconds, &model, ""))?;
                 plot::write(&self.out, &metrics.read()?)?;
             }
             let by_steps = stage.checkpoint_every.is_some_and(|every| step % every.max(1) == 0);
@@ -648,9 +653,10 @@ impl Run {
         let seconds = before + clock.seconds();
         save(step, seconds, &model, &optimizer, &average)?;
         if let Some(average) = average.filter(|average| average.updates() > 0) {
+            evaluate(step, seconds, &model, " before averaging")?;
             model.parameters().load(&average.tensors(model.parameters())?)?;
         }
-        evaluate(step, seconds, &model)?;
+        evaluate(step, seconds, &model, "")?;
         task.leave(&model, &folder)?;
         let mut trained = model.to_float_model()?;
         if let Some(quantize) = quantize {

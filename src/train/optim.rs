@@ -70,8 +70,6 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Gradients are scaled down to this global norm.
     pub max_grad_norm: Option<f64>,
-    /// The layers' matrices move by orthogonalized steps ([`Orthogonal`]) instead.
-    pub orthogonal: bool,
 }
 
 impl Default for AdamWConfig {
@@ -82,100 +80,7 @@ impl Default for AdamWConfig {
             eps: 1e-8,
             weight_decay: 0.01,
             max_grad_norm: Some(1.0),
-            orthogonal: false,
         }
-    }
-}
-
-/// A step of Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"): the
-/// momentum of a weight matrix, with all its singular values brought near 1, so that the directions
-/// which few examples ask for move as much as those that all ask for.
-///
-/// The step's root mean square is that of a usual AdamW step, 0.2 (Liu et al. 2025, "Muon is scalable for
-/// LLM training"), so learning rates and weight decay of AdamW serve.
-struct Orthogonal;
-
-impl Orthogonal {
-    const MOMENTUM: f64 = 0.95;
-    const RMS: f64 = 0.2;
-
-    /// Whether a parameter is a matrix between hidden states.
-    fn moves(parameter: &Parameter) -> bool {
-        parameter.name.starts_with("layers.") && parameter.var.dims().len() == 2
-    }
-
-    /// `x` (`rows × columns`) with singular values between about 0.7 and 1.2: five iterations of the
-    /// quintic Newton–Schulz polynomial of the same authors, on the smaller side's Gram matrix.
-    fn of(x: &Tensor) -> candle_core::Result<Tensor> {
-        const STEPS: usize = 5;
-        const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
-        let (rows, columns) = x.dims2()?;
-        let tall = rows > columns;
-        let x = if tall { x.t()?.contiguous()? } else { x.clone() };
-        let size = x.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt();
-        let x = (x * (1.0 / (f64::from(size) + 1e-12)))?;
-        let mut gram = x.matmul(&x.t()?)?;
-        let n = rows.min(columns);
-        let identity = Tensor::eye(n, DType::F32, x.device())?;
-        let mut product: Option<Tensor> = None;
-        let [a, b, c] = COEFFICIENTS;
-        for step in 0..STEPS {
-            let square = gram.matmul(&gram)?;
-            // a + b G + c G² and all its products are symmetric and commute with G.
-            let factor = ((&identity * a)? + ((&gram * b)? + (square * c)?)?)?;
-            if step + 1 < STEPS {
-                gram = factor.matmul(&gram.matmul(&factor)?)?;
-            }
-            product = Some(match product {
-                Some(product) => factor.matmul(&product)?,
-                None => factor,
-            });
-        }
-        let x = match product {
-            Some(product) => product.matmul(&x)?,
-            None => x,
-        };
-        if tall { x.t()?.contiguous() } else { Ok(x) }
-    }
-
-    /// Moves `parameter`; `momentum` is the decayed sum of its gradients.
-    fn step(
-        parameter: &Parameter,
-        gradient: &Gradient,
-        momentum: &mut Moments,
-        update: Update,
-        learning_rate: f64,
-    ) -> Result<()> {
-        let var = &parameter.var;
-        let (dims, device) = (var.dims().to_vec(), var.device());
-        let gradient = match gradient {
-            Gradient::Host(gradient) => Tensor::from_slice(gradient, dims.as_slice(), device)?,
-            Gradient::Device(gradient) => gradient.clone(),
-            _ => {
-                return Err(Error::new(
-                    ErrorKind::InputInvalid,
-                    format!("{}: a layer's matrix has a gradient of single rows", parameter.name),
-                ));
-            }
-        };
-        let gradient = (gradient * f64::from(update.grad_scale))?;
-        let before = match &*momentum {
-            Moments::Host { first, .. } => Tensor::from_slice(first, dims.as_slice(), device)?,
-            Moments::Device { first, .. } => first.clone(),
-        };
-        let sum = ((before * Self::MOMENTUM)? + &gradient)?;
-        // Nesterov's momentum.
-        let direction = Self::of(&(gradient + (&sum * Self::MOMENTUM)?)?)?;
-        match momentum {
-            Moments::Host { first, .. } => {
-                first.copy_from_slice(&HostSlice::new(&sum)?);
-            }
-            Moments::Device { first, .. } => *first = sum,
-        }
-        // An orthogonal m × n matrix has a root mean square of 1/√max(m, n).
-        let size = Self::RMS * (dims[0].max(dims[1]) as f64).sqrt();
-        let weights = (var.as_detached_tensor() * f64::from(update.shrink))?;
-        Ok(var.set(&(weights - (direction * (learning_rate * size))?)?)?)
     }
 }
 
@@ -351,12 +256,7 @@ impl AdamW {
                 }
             };
             let shrink = if parameter.decay { shrink } else { 1.0 };
-            let update = Update { shrink, ..update };
-            if config.orthogonal && Orthogonal::moves(parameter) {
-                Orthogonal::step(parameter, gradient, moments, update, learning_rate)?;
-            } else {
-                move_parameter(parameter, gradient, moments, update)?;
-            }
+            move_parameter(parameter, gradient, moments, Update { shrink, ..update })?;
         }
         Ok(StepStats { grad_norm, clipped: clip.is_some() })
     }
@@ -654,7 +554,6 @@ mod tests {
         eps: 1e-6,
         weight_decay: 0.1,
         max_grad_norm: Some(1.0),
-        orthogonal: false,
     };
     const RATES: [f64; 4] = [0.01, 0.03, 0.02, 0.005];
 
@@ -763,68 +662,17 @@ mod tests {
     }
 
     #[test]
-    fn orthogonal_steps_are_newton_schulz() {
-        for (rows, columns) in [(6, 10), (10, 6), (8, 8)] {
-            let x = super::super::model::random_values(rows * columns, 1.0, 7);
-            let x = Tensor::from_vec(x, (rows, columns), &Device::Cpu).unwrap();
-            // By the definition, without the shortcut over the Gram matrix.
-            let size = x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
-            let mut y = (&x * f64::from(1.0 / size)).unwrap();
-            for _ in 0..5 {
-                let gram = y.matmul(&y.t().unwrap()).unwrap();
-                let square = (gram.matmul(&gram).unwrap() * 2.0315).unwrap();
-                let factor = ((gram * -4.7750).unwrap() + square).unwrap();
-                y = ((&y * 3.4445).unwrap() + factor.matmul(&y).unwrap()).unwrap();
-            }
-            let found = Orthogonal::of(&x).unwrap();
-            assert_close("step", &values(&found), &values(&y), 1e-3, 1e-4);
-            // All singular values are near 1: so is the mean of their squares.
-            let squares = found.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
-            let mean = squares / rows.min(columns) as f32;
-            assert!((0.5..1.4).contains(&mean), "{rows} × {columns}: {mean}");
-        }
-    }
-
-    #[test]
-    fn orthogonal_steps_move_only_the_matrices_of_layers() {
-        let golden = Golden::load();
-        let run = |orthogonal: bool, device: bool| {
-            let mut parameters = parameters(&golden);
-            parameters.list[0].name = "layers.0.query.weight".to_owned();
-            let mut optimizer = AdamW::new(AdamWConfig { orthogonal, ..CONFIG }).unwrap();
-            for (step, rate) in (1..).zip(RATES) {
-                optimizer.step(&parameters, &gradients(&golden, step, device), rate).unwrap();
-            }
-            [values(&parameters.list[0].var), values(&parameters.list[1].var)]
-        };
-        let (adamw, muon) = (run(false, false), run(true, false));
-        assert!(adamw[0] != muon[0] && adamw[1] == muon[1]);
-        let device = run(true, true);
-        assert_close("device", &device[0], &muon[0], 1e-5, 1e-6);
-    }
-
-    #[test]
     fn a_restored_optimizer_goes_on_bit_for_bit() {
-        restored(CONFIG, "weight");
-        restored(AdamWConfig { orthogonal: true, ..CONFIG }, "layers.0.query.weight");
-    }
-
-    fn restored(config: AdamWConfig, matrix: &str) {
         let golden = Golden::load();
-        let parameters = |golden: &Golden| {
-            let mut parameters = parameters(golden);
-            parameters.list[0].name = matrix.to_owned();
-            parameters
-        };
         let straight = parameters(&golden);
-        let mut optimizer = AdamW::new(config).expect("valid");
+        let mut optimizer = AdamW::new(CONFIG).expect("valid");
         let mut resumed = None;
         for (step, rate) in (1..).zip(RATES) {
             if step == 3 {
                 let state = optimizer.state(&straight).expect("copies");
                 let copy = parameters(&golden);
                 copy.load(&straight.to_tensors().expect("copies")).expect("same shapes");
-                let mut other = AdamW::new(config).expect("valid");
+                let mut other = AdamW::new(CONFIG).expect("valid");
                 other.load_state(&copy, &state).expect("complete");
                 assert_eq!(other.steps(), 2);
                 resumed = Some((copy, other));

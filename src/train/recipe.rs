@@ -209,17 +209,6 @@ impl Slot {
     }
 }
 
-/// How weights move.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Optimizer {
-    /// Adam with decoupled weight decay.
-    #[default]
-    Adamw,
-    /// Muon for the layers' matrices.
-    Muon,
-}
-
 /// The loss of STS regression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -285,10 +274,6 @@ pub struct Stage {
     /// Decoupled weight decay.
     #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
-    /// `muon`: the layers' matrices move by orthogonalized momentum, everything else by AdamW with
-    /// the same learning rate. It takes longer for a step and fewer steps.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub optimizer: Optimizer,
     /// Dropout of states and attention.
     #[serde(default)]
     pub dropout: f32,

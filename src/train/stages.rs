@@ -20,7 +20,7 @@ use super::model::{
 use super::ops::pooling;
 use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
 use super::pack::Packed;
-use super::recipe::{ModelUse, Optimizer, Recipe, Slot, Stage, StageKind, StsLoss};
+use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
 use super::{export, losses, pairs, plot, prune, seed_of};
 use crate::config::ModelConfig;
 use crate::convert::{ConvertOptions, num_layers, read_checkpoint};
@@ -480,11 +480,7 @@ impl Run {
             decay: stage.decay,
             final_fraction: stage.final_fraction,
         };
-        let config = AdamWConfig {
-            weight_decay: stage.weight_decay,
-            orthogonal: stage.optimizer == Optimizer::Muon,
-            ..AdamWConfig::default()
-        };
+        let config = AdamWConfig { weight_decay: stage.weight_decay, ..AdamWConfig::default() };
         let mut optimizer = AdamW::new(config)?;
         let mut average = stage.average.map(|average| WeightAverage::new(average.decay));
         let quantize = fake_quant(stage);

@@ -742,6 +742,10 @@ kind = "sts"
 weight = 0.3
 license = "CC0 1.0"
 origin = "scored by the cross-encoder"
+[data.partners]
+file = "sts/train.tsv"
+kind = "pairs"
+license = "CC0 1.0"
 [[evaluate]]
 name = "tiny dev"
 file = "sts/dev.tsv"
@@ -768,9 +772,12 @@ layers = [0, 2]
 [[stage]]
 name = "student_sts"
 kind = "sts"
-data = ["sts", "labelled"]
+data = ["sts", "labelled", "partners"]
 steps = 4
 batch = 8
+pairs_weight = 0.1
+pairs_batch = 4
+pairs_tokens = 40
 [[stage]]
 name = "export"
 kind = "export"

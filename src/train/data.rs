@@ -540,6 +540,18 @@ impl TokenStore {
         Ok(store)
     }
 
+    /// The same texts in at most `most` tokens, the last of which stays what it was.
+    pub fn cut(mut self, most: usize) -> Self {
+        for ids in &mut self.ids {
+            if ids.len() > most && most > 0 {
+                let last = ids[ids.len() - 1];
+                ids.truncate(most);
+                ids[most - 1] = last;
+            }
+        }
+        self
+    }
+
     /// The number of a text that was given to [`TokenStore::new`].
     pub fn index(&self, text: &str) -> usize {
         self.places[text] as usize
@@ -708,6 +720,13 @@ mod tests {
                 assert!(variant.split(' ').all(|word| words.contains(word)), "{variant}");
             }
         }
+    }
+
+    #[test]
+    fn a_store_is_cut_before_the_last_token() {
+        let ids = |text: &str| Ok((0..=text.len() as u32).collect());
+        let store = TokenStore::from_ids(["", "a", "abcdef"], ids).unwrap().cut(3);
+        assert_eq!([store.ids(0), store.ids(1), store.ids(2)], [&[0][..], &[0, 1], &[0, 1, 6]]);
     }
 
     #[test]

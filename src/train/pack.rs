@@ -554,13 +554,15 @@ pub fn pack(run: &Run, out: &Path, most: usize) -> Result<()> {
             run.tokenizer_for(model, purpose)
         })
         .collect::<Result<Vec<_>>>()?;
+    // Texts that belong together may be needed longer than others.
+    let whole = left.iter().any(|stage| stage.pairs_tokens.is_some());
     let cut = |text: &String, training: bool| -> Result<Vec<Vec<u32>>> {
         tables
             .iter()
             .zip(&tokenizers)
             .map(|(&(_, purpose), tokenizer)| match purpose {
                 Purpose::Training if !training => Ok(Vec::new()),
-                Purpose::Evaluation if training => Ok(Vec::new()),
+                Purpose::Evaluation if training && !whole => Ok(Vec::new()),
                 _ => Ok(tokenizer.encode(text)?.ids),
             })
             .collect()

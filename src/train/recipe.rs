@@ -304,6 +304,10 @@ pub struct Stage {
     /// `sts` with [`Stage::pairs_weight`]: pairs of one step.
     #[serde(default = "default_pairs_batch", skip_serializing_if = "is_default_pairs_batch")]
     pub pairs_batch: usize,
+    /// `sts` with [`Stage::pairs_weight`]: most tokens of one text of a pair, which may be a passage;
+    /// the recipe's `max_tokens` without it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pairs_tokens: Option<usize>,
     /// Averaging of weights.
     #[serde(default)]
     pub average: Option<Average>,
@@ -619,6 +623,13 @@ impl Recipe {
             if stage.pairs_weight > 0.0 && (stage.kind != StageKind::Sts || !pairs) {
                 return at("pairs_weight is of sts stages with data of kind \"pairs\"".into());
             }
+            if let Some(tokens) = stage.pairs_tokens
+                && (stage.pairs_weight == 0.0 || !(4..=1024).contains(&tokens))
+            {
+                return at(format!(
+                    "pairs_tokens is {tokens}; expected 4 to 1024, with pairs_weight"
+                ));
+            }
             if stage.pairs_weight > 0.0 && stage.pairs_batch < 2 {
                 return at(format!("pairs_batch is {}; expected at least 2", stage.pairs_batch));
             }
@@ -748,6 +759,11 @@ steps = 3
         assert!(with("precision = \"bf16\"\nquantize_bits = 7").contains("precision = \"f32\""));
         assert!(with("pairs_weight = 1.0").contains("data of kind \"pairs\""));
         assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
+        assert!(with("pairs_tokens = 200").contains("with pairs_weight"));
+        let lines = "license = \"CC0\"\nrunning_text = true";
+        assert!(
+            message(&SMALL.replacen("license = \"CC0\"", lines, 1)).contains("kind \"sentences\"")
+        );
         let labels = SMALL.replace("kind = \"sts\"\ndata", "kind = \"label_pairs\"\ndata");
         assert!(message(&labels).contains("no such cross_encoder stage"));
         let weighted = SMALL.replace("license", "weight = 0.5\nlicense");

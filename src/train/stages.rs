@@ -760,8 +760,9 @@ struct StsTask {
     rows: Rows,
     store: TokenStore,
     pairs: Vec<(u32, u32, f32)>,
-    /// Texts that belong together, without a score.
+    /// Texts that belong together, without a score, and their ids.
     partners: Vec<(u32, u32)>,
+    partner_store: TokenStore,
     seed: u64,
     /// How much each pair counts; empty if all count alike.
     weights: Vec<f32>,
@@ -773,7 +774,7 @@ struct StsTask {
 impl StsTask {
     fn new(run: &Run, index: usize, mut rows: Rows, float: &FloatModel) -> Result<Self> {
         let stage = run.recipe.stages[index].clone();
-        // Stable: the texts of scored rows have the same numbers with and without the others.
+        // Stable: scored rows stay in their order.
         let unscored = |row: &Row| stage.pairs_weight > 0.0 && row.target == Target::Pair;
         rows.rows.sort_by_key(unscored);
         let store = run.store(float, stage.model, Purpose::Training, all_texts(&rows))?;
@@ -784,7 +785,16 @@ impl StsTask {
         if pairs.is_empty() {
             return Err(wrong_kind(&stage, &rows, 0, "sts"));
         }
-        let number = |text: &str| store.index(text) as u32;
+        let unscored_texts =
+            || rows.rows[scored..].iter().flat_map(|row| &row.texts).map(String::as_str);
+        let partner_store = match stage.pairs_tokens {
+            Some(most) => {
+                let whole = run.store(float, stage.model, Purpose::Evaluation, unscored_texts())?;
+                whole.cut(most)
+            }
+            None => run.store(float, stage.model, Purpose::Training, unscored_texts())?,
+        };
+        let number = |text: &str| partner_store.index(text) as u32;
         let partners = rows.rows[scored..]
             .iter()
             .map(|row| (number(&row.texts[0]), number(&row.texts[1])))
@@ -802,7 +812,7 @@ impl StsTask {
             None
         };
         let seed = seed_of(run.recipe.seed, &stage.name, 1);
-        Ok(StsTask { rows, store, pairs, partners, seed, weights, teacher, stage })
+        Ok(StsTask { rows, store, pairs, partners, partner_store, seed, weights, teacher, stage })
     }
 
     /// How badly `model` tells the partners of some texts apart, drawn by what is in `batch`.
@@ -820,7 +830,7 @@ impl StsTask {
             .map(|at| self.partners[at])
             .collect();
         let texts = drawn.iter().map(|pair| pair.0).chain(drawn.iter().map(|pair| pair.1));
-        let ids: Vec<&[u32]> = texts.map(|text| self.store.ids(text as usize)).collect();
+        let ids: Vec<&[u32]> = texts.map(|text| self.partner_store.ids(text as usize)).collect();
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
         // Several questions may have one passage.
         let groups: Vec<u32> = drawn.iter().map(|pair| pair.1).collect();
@@ -1631,6 +1641,7 @@ mod tests {
             batch = 6
             pairs_weight = 0.5
             pairs_batch = 3
+            pairs_tokens = 5
             [[stage]]
             name = "distill"
             kind = "distill"

@@ -73,71 +73,70 @@ pub enum Precision {
     Bf16,
 }
 
-/// `out = scale · a · b`, or `out += scale · a · b` with `add`. `out` has `a`'s rows and `b`'s
-/// columns; row `r` of it begins at `r · out_stride`.
-///
-/// # Panics
-/// When the shapes do not fit each other or `out`.
-pub fn matmul(
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-    scale: f32,
-    add: bool,
-    threads: Threads,
-) {
-    matmul_in(Precision::F32, a, b, out, out_stride, scale, add, threads);
-}
-
-/// [`matmul`] with rounded factors.
-///
-/// # Panics
-/// As [`matmul`].
-#[allow(clippy::too_many_arguments)]
-pub fn matmul_in(
-    precision: Precision,
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-    scale: f32,
-    add: bool,
-    threads: Threads,
-) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(k, b.rows, "the matrices' inner sizes differ");
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!(n <= out_stride || m == 1, "rows of the result overlap");
-    assert!((m - 1) * out_stride + n <= out.len(), "the result reaches past its slice");
+/// Whether this machine has products of bfloat16.
+pub fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
-    if k > 0 && avx512::available() {
-        avx512::matmul(precision, a, b, out, out_stride, scale, add, threads);
-        return;
-    }
-    let _ = precision;
-    general(a, b, out, out_stride, scale, add, threads);
+    return avx512::available() && avx512::has_bf16();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
-/// By the `gemm` crate.
-fn general(
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    out_stride: usize,
-    scale: f32,
-    add: bool,
-    threads: Threads,
-) {
+/// `scale · a · b`, and how it is computed.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// The first factor.
+    pub a: View<'a>,
+    /// The second factor.
+    pub b: View<'a>,
+    /// What the product is multiplied by.
+    pub scale: f32,
+    /// Whether the result is added to what is there.
+    pub add: bool,
+    /// Of the factors.
+    pub precision: Precision,
+    /// Who computes.
+    pub threads: Threads,
+}
+
+impl<'a> Product<'a> {
+    /// `a · b` as it is, on this thread.
+    pub fn new(a: View<'a>, b: View<'a>) -> Self {
+        let (precision, threads) = (Precision::F32, Threads::One);
+        Product { a, b, scale: 1.0, add: false, precision, threads }
+    }
+
+    /// Computes it into `out`, which has `a`'s rows and `b`'s columns; row `r` of it begins at
+    /// `r · stride`.
+    ///
+    /// # Panics
+    /// When the shapes do not fit each other or `out`.
+    pub fn write(&self, out: &mut [f32], stride: usize) {
+        let (m, k, n) = (self.a.rows, self.a.cols, self.b.cols);
+        assert_eq!(k, self.b.rows, "the matrices' inner sizes differ");
+        if m == 0 || n == 0 {
+            return;
+        }
+        assert!(n <= stride || m == 1, "rows of the result overlap");
+        assert!((m - 1) * stride + n <= out.len(), "the result reaches past its slice");
+        #[cfg(target_arch = "x86_64")]
+        if k > 0 && avx512::available() {
+            avx512::write(self, out, stride);
+            return;
+        }
+        general(self, out, stride);
+    }
+}
+
+/// [`Product::write`], which has checked the shapes, by the `gemm` crate: in 32 bits.
+fn general(product: &Product<'_>, out: &mut [f32], stride: usize) {
+    let Product { a, b, scale, add, threads, .. } = *product;
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let parallelism = match threads {
         Threads::One => Parallelism::None,
         Threads::All => Parallelism::Rayon(0),
     };
     // SAFETY: `View`'s constructor checked that every element of `a` and `b` lies in its slice (a
-    // transposed view covers the same elements); the assertions of `matmul` do so for `out`, whose
+    // transposed view covers the same elements); the assertions of `write` do so for `out`, whose
     // rows do not overlap and which, being a unique borrow, aliases neither factor.
     unsafe {
         gemm::gemm(
@@ -146,7 +145,7 @@ fn general(
             k,
             out.as_mut_ptr(),
             1,
-            out_stride as isize,
+            stride as isize,
             add,
             a.data.as_ptr(),
             a.col_stride as isize,
@@ -186,7 +185,8 @@ mod tests {
         let expected = naive(&a, &b, m, k, n);
         let mut out = vec![1.0; m * 4];
         let bt: Vec<f32> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
-        matmul(View::new(&a, m, k), View::new(&bt, n, k).t(), &mut out, 4, 2.0, true, Threads::One);
+        let product = Product::new(View::new(&a, m, k), View::new(&bt, n, k).t());
+        Product { scale: 2.0, add: true, ..product }.write(&mut out, 4);
         for i in 0..m {
             for j in 0..n {
                 assert_eq!(out[i * 4 + j], 1.0 + 2.0 * expected[i * n + j]);
@@ -230,21 +230,17 @@ mod tests {
                     [(Threads::One, false), (Threads::All, false), (Threads::All, true)]
                 {
                     let start = if add { 1.0 } else { f32::NAN };
+                    let plain = Product { scale: 0.5, add, threads, ..Product::new(a, b) };
                     // The test's values have few enough bits for bfloat16.
-                    let rounded = |a: View<'_>, b: View<'_>, out: &mut [f32]| {
-                        matmul_in(Precision::Bf16, a, b, out, stride, 0.5, add, threads);
-                    };
-                    let plain = |a: View<'_>, b: View<'_>, out: &mut [f32]| {
-                        matmul(a, b, out, stride, 0.5, add, threads);
-                    };
-                    let other = |a: View<'_>, b: View<'_>, out: &mut [f32]| {
-                        general(a, b, out, stride, 0.5, add, threads);
-                    };
-                    let runs: [&dyn Fn(View<'_>, View<'_>, &mut [f32]); 3] =
-                        [&plain, &rounded, &other];
+                    let rounded = Product { precision: Precision::Bf16, ..plain };
+                    let runs: [&dyn Fn(&mut [f32]); 3] = [
+                        &|out| plain.write(out, stride),
+                        &|out| rounded.write(out, stride),
+                        &|out| general(&plain, out, stride),
+                    ];
                     for (which, run) in runs.into_iter().enumerate() {
                         let mut out = vec![start; (m - 1) * stride + n];
-                        run(a, b, &mut out);
+                        run(&mut out);
                         for (at, &x) in out.iter().enumerate() {
                             let (row, col) = (at / stride, at % stride);
                             if col >= n {
@@ -266,9 +262,8 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_arch = "x86_64")]
     fn bfloat16_is_rounded_to_the_nearest() {
-        if !(avx512::available() && avx512::has_bf16()) {
+        if !has_bf16() {
             return;
         }
         // 1 + 2⁻⁸ lies between two, its neighbour above rounds up; the larger ties to even.
@@ -276,8 +271,8 @@ mod tests {
         for (a, expected) in a.iter().zip([1.0, 1.0 + 2f32.powi(-6), 1.0 + 2f32.powi(-7)]) {
             let mut out = [0.0];
             let (a, b) = ([*a], [-2.0]);
-            let (a, b) = (View::new(&a, 1, 1), View::new(&b, 1, 1));
-            matmul_in(Precision::Bf16, a, b, &mut out, 1, 1.0, false, Threads::One);
+            let product = Product::new(View::new(&a, 1, 1), View::new(&b, 1, 1));
+            Product { precision: Precision::Bf16, ..product }.write(&mut out, 1);
             assert_eq!(out[0], -2.0 * expected);
         }
     }

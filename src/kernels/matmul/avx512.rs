@@ -10,7 +10,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::{Precision, Threads, View};
+use super::{Precision, Product, Threads, View};
 
 /// Rows and columns of the tile: 24 registers of sums, 2 of the second factor.
 const ROWS: usize = 12;
@@ -51,33 +51,16 @@ fn lane<const VALUES: usize>(first: f32, second: f32) -> u32 {
     }
 }
 
-/// As [`super::matmul_in`], which has checked the shapes; the depth is not 0.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn matmul(
-    precision: Precision,
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    stride: usize,
-    scale: f32,
-    add: bool,
-    threads: Threads,
-) {
-    match precision {
-        Precision::Bf16 if has_bf16() => product::<2>(a, b, out, stride, scale, add, threads),
-        _ => product::<1>(a, b, out, stride, scale, add, threads),
+/// [`Product::write`], which has checked the shapes; the depth is not 0.
+pub(super) fn write(product: &Product<'_>, out: &mut [f32], stride: usize) {
+    match product.precision {
+        Precision::Bf16 if has_bf16() => write_lanes::<2>(product, out, stride),
+        _ => write_lanes::<1>(product, out, stride),
     }
 }
 
-fn product<const VALUES: usize>(
-    a: View<'_>,
-    b: View<'_>,
-    out: &mut [f32],
-    stride: usize,
-    scale: f32,
-    add: bool,
-    threads: Threads,
-) {
+fn write_lanes<const VALUES: usize>(product: &Product<'_>, out: &mut [f32], stride: usize) {
+    let Product { a, b, scale, add, threads, .. } = *product;
     let (m, depth, n) = (a.rows, a.cols.div_ceil(VALUES), b.cols);
     let width = n.div_ceil(COLS) * COLS;
     // Taken out, since this thread may do other products while it waits for the others.
@@ -99,18 +82,17 @@ fn product<const VALUES: usize>(
             panels.chunks_mut(length * COLS).enumerate().for_each(pack);
         }
     }
-    let product = Product::<VALUES> { a, panels, width, n, stride, scale, add };
+    let packed_product = Packed::<VALUES> { a, panels, width, n, stride, scale, add };
     if parallel {
         let parts = 4 * rayon::current_num_threads();
         let rows = m.div_ceil(parts).next_multiple_of(ROWS).min(TASK_ROWS);
-        out.par_chunks_mut(rows * stride)
-            .take(m.div_ceil(rows))
-            .enumerate()
-            .for_each(|(task, out)| product.rows(task * rows, rows.min(m - task * rows), out));
+        out.par_chunks_mut(rows * stride).take(m.div_ceil(rows)).enumerate().for_each(
+            |(task, out)| packed_product.rows(task * rows, rows.min(m - task * rows), out),
+        );
     } else {
         let tasks = out.chunks_mut(TASK_ROWS * stride).take(m.div_ceil(TASK_ROWS)).enumerate();
         for (task, out) in tasks {
-            product.rows(task * TASK_ROWS, TASK_ROWS.min(m - task * TASK_ROWS), out);
+            packed_product.rows(task * TASK_ROWS, TASK_ROWS.min(m - task * TASK_ROWS), out);
         }
     }
     PACKED.set(packed);
@@ -165,7 +147,8 @@ unsafe fn pack_columns<const VALUES: usize>(
     }
 }
 
-struct Product<'a, const VALUES: usize> {
+/// A product whose second factor is packed.
+struct Packed<'a, const VALUES: usize> {
     a: View<'a>,
     panels: &'a [u32],
     width: usize,
@@ -175,7 +158,7 @@ struct Product<'a, const VALUES: usize> {
     add: bool,
 }
 
-impl<const VALUES: usize> Product<'_, VALUES> {
+impl<const VALUES: usize> Packed<'_, VALUES> {
     /// Rows `first..first + count` of the result, which `out` begins with.
     fn rows(&self, first: usize, count: usize, out: &mut [f32]) {
         let tiles = count.div_ceil(ROWS);

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::dropout::Mask;
 use super::{dot16, exp, simd, sum16};
-use crate::kernels::matmul::{Threads, View, matmul};
+use crate::kernels::matmul::{Product, View};
 
 thread_local! {
     static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
@@ -78,7 +78,7 @@ impl Attention<'_> {
                 let part = |which: usize| {
                     View::strided(&rows[which * hidden + head * size..], length, size, stride)
                 };
-                matmul(part(0), part(1).t(), p, length, scale, false, Threads::One);
+                Product { scale, ..Product::new(part(0), part(1).t()) }.write(p, length);
                 simd(
                     #[inline(always)]
                     || p.chunks_exact_mut(length).for_each(softmax),
@@ -87,14 +87,14 @@ impl Attention<'_> {
                 match self.dropout {
                     None => {
                         let p = View::new(p, length, length);
-                        matmul(p, part(2), out, hidden, 1.0, false, Threads::One);
+                        Product::new(p, part(2)).write(out, hidden);
                     }
                     Some(mask) => SCRATCH.with_borrow_mut(|(kept, _)| {
                         kept.clear();
                         kept.extend_from_slice(p);
                         mask.apply_from(kept, starts[s] + head * length * length);
                         let kept = View::new(kept, length, length);
-                        matmul(kept, part(2), out, hidden, 1.0, false, Threads::One);
+                        Product::new(kept, part(2)).write(out, hidden);
                     }),
                 }
             }
@@ -123,12 +123,12 @@ impl Attention<'_> {
                         View::strided(&rows[which * hidden + head * size..], length, size, stride)
                     };
                     let dout = View::strided(&dout[head * size..], length, size, hidden);
-                    matmul(dout, part(2).t(), dscores, length, 1.0, false, Threads::One);
+                    Product::new(dout, part(2).t()).write(dscores, length);
                     let dvalues = &mut dqkv[2 * hidden + head * size..];
                     match self.dropout {
                         None => {
                             let p = View::new(p, length, length);
-                            matmul(p.t(), dout, dvalues, stride, 1.0, false, Threads::One);
+                            Product::new(p.t(), dout).write(dvalues, stride);
                         }
                         Some(mask) => {
                             kept.clear();
@@ -136,7 +136,7 @@ impl Attention<'_> {
                             mask.apply_from(kept, start);
                             mask.apply_from(dscores, start);
                             let kept = View::new(kept, length, length);
-                            matmul(kept.t(), dout, dvalues, stride, 1.0, false, Threads::One);
+                            Product::new(kept.t(), dout).write(dvalues, stride);
                         }
                     }
                     simd(
@@ -152,9 +152,9 @@ impl Attention<'_> {
                     );
                     let d = View::new(dscores, length, length);
                     let dqueries = &mut dqkv[head * size..];
-                    matmul(d, part(1), dqueries, stride, scale, false, Threads::One);
+                    Product { scale, ..Product::new(d, part(1)) }.write(dqueries, stride);
                     let dkeys = &mut dqkv[hidden + head * size..];
-                    matmul(d.t(), part(0), dkeys, stride, scale, false, Threads::One);
+                    Product { scale, ..Product::new(d.t(), part(0)) }.write(dkeys, stride);
                 }
             });
         });

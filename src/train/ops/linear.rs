@@ -1,7 +1,7 @@
 //! `y = x · wᵀ + b` and its gradients, without transposed copies.
 
 use super::{column_sums, for_row_blocks};
-use crate::kernels::matmul::{Precision, Threads, View, matmul_in};
+use crate::kernels::matmul::{Precision, Product, Threads, View};
 
 /// The sizes of a product: `rows × inputs` times `inputs × outputs`.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +16,19 @@ pub struct Shape {
     pub precision: Precision,
 }
 
+impl Shape {
+    /// `a · b` as a layer of this shape computes it.
+    fn product<'a>(&self, a: View<'a>, b: View<'a>) -> Product<'a> {
+        let (precision, threads) = (self.precision, Threads::All);
+        Product { precision, threads, ..Product::new(a, b) }
+    }
+}
+
 /// `y = x · wᵀ`; rows of `y` lie `y_stride` apart.
 pub fn forward(shape: Shape, x: &[f32], weight: &[f32], y: &mut [f32], y_stride: usize) {
-    let Shape { rows, inputs, outputs, precision } = shape;
+    let Shape { rows, inputs, outputs, .. } = shape;
     let (x, w) = (View::new(x, rows, inputs), View::new(weight, outputs, inputs));
-    matmul_in(precision, x, w.t(), y, y_stride, 1.0, false, Threads::All);
+    shape.product(x, w.t()).write(y, y_stride);
 }
 
 /// Adds `bias` to every row of `y`.
@@ -41,25 +49,17 @@ pub fn backward_input(
     dx: &mut [f32],
     add: bool,
 ) {
-    let Shape { rows, inputs, outputs, precision } = shape;
+    let Shape { rows, inputs, outputs, .. } = shape;
     let dy = View::strided(dy, rows, outputs, dy_stride);
-    matmul_in(
-        precision,
-        dy,
-        View::new(weight, outputs, inputs),
-        dx,
-        inputs,
-        1.0,
-        add,
-        Threads::All,
-    );
+    let product = shape.product(dy, View::new(weight, outputs, inputs));
+    Product { add, ..product }.write(dx, inputs);
 }
 
 /// `dw = dyᵀ · x`; rows of `dy` lie `dy_stride` apart.
 pub fn backward_weight(shape: Shape, dy: &[f32], dy_stride: usize, x: &[f32], dw: &mut [f32]) {
-    let Shape { rows, inputs, outputs, precision } = shape;
+    let Shape { rows, inputs, outputs, .. } = shape;
     let dy = View::strided(dy, rows, outputs, dy_stride);
-    matmul_in(precision, dy.t(), View::new(x, rows, inputs), dw, inputs, 1.0, false, Threads::All);
+    shape.product(dy.t(), View::new(x, rows, inputs)).write(dw, inputs);
 }
 
 /// The bias's gradient: the sum of the rows of `dy`, which has no gaps.

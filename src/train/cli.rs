@@ -106,10 +106,19 @@ pub fn run(args: TrainArgs) -> Result<()> {
 }
 
 fn device() -> Result<Device> {
-    if cfg!(feature = "cuda") {
-        return Ok(Device::cuda_if_available(0)?);
+    if !cfg!(feature = "cuda") {
+        return Ok(Device::Cpu);
     }
-    Ok(Device::Cpu)
+    Device::new_cuda(0).map_err(|source| {
+        Error::new(
+            ErrorKind::InputInvalid,
+            format!(
+                "this program trains on an NVIDIA GPU and finds none ({source}); build it with \
+                 --features train, without cuda, to train on the CPU"
+            ),
+        )
+        .with_source(source)
+    })
 }
 
 /// Counts, parameters and times.
@@ -159,8 +168,11 @@ fn dry_run(run: &Run) -> Result<()> {
     // Seconds for one token through one layer, forward.
     let batch = TokenBatch::new(&vec![vec![0u32; 16.min(config.max_position_embeddings)]; 32])?;
     bert.forward(&batch, &ForwardOptions::default())?;
+    // A GPU only queues what it is asked for.
+    run.device.synchronize()?;
     let begin = Instant::now();
     bert.forward(&batch, &ForwardOptions::default())?;
+    run.device.synchronize()?;
     let unit = begin.elapsed().as_secs_f64() / (batch.num_tokens() * teacher_layers) as f64;
 
     println!("\n{:18} {:18} {:>9} {:>7} {:>12}", "stage", "what", "examples", "steps", "about");

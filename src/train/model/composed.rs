@@ -2,7 +2,7 @@
 //!
 //! Only operations with a backward pass are used (candle's fused LayerNorm and softmax have none).
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, DType, Device, Tensor, cuda};
 
 use super::{
     ATTENTION_NORM, ATTENTION_OUTPUT, BertModel, EMBEDDING_NORM, FORWARD_SITES, FakeQuant,
@@ -11,9 +11,20 @@ use super::{
 };
 use crate::config::{Activation, Pooling};
 use crate::error::Result;
+use crate::kernels::matmul::Precision;
 use crate::quant::{ACTIVATION_MAX, EMBEDDING_MAX, ROUNDING_MAGIC};
 use crate::train::ops::dropout::Mask;
 use crate::train::ops::embedding::occurrences;
+
+/// Runs `work` with a GPU's products in `precision`: bf16 there lets the tensor cores round factors to
+/// TF32, 11 significant bits.
+pub(super) fn in_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    let before = cuda::gemm_reduced_precision_f32();
+    cuda::set_gemm_reduced_precision_f32(precision == Precision::Bf16);
+    let result = work();
+    cuda::set_gemm_reduced_precision_f32(before);
+    result
+}
 
 struct Pass<'a> {
     model: &'a BertModel,
@@ -167,13 +178,17 @@ impl Pass<'_> {
                 let factors = (0..x.elem_count() as u32).map(|at| mask.factor(at)).collect();
                 Tensor::from_vec(factors, x.dims(), &Device::Cpu)?
             }
-            device => {
-                let uniform = Tensor::rand(0.0f32, 1.0, x.dims(), device)?;
-                (uniform.ge(rate)?.to_dtype(DType::F32)? / (1.0 - rate) as f64)?
-            }
+            // A hash per value would have to travel; the seed of the pass makes these repeatable.
+            device => drawn_factors(x.dims(), rate, device)?,
         };
         Ok((x * factors)?)
     }
+}
+
+/// What values are multiplied by that are dropped with probability `rate`, drawn on `device`.
+fn drawn_factors(dims: &[usize], rate: f32, device: &Device) -> Result<Tensor> {
+    let uniform = Tensor::rand(0.0f32, 1.0, dims, device)?;
+    Ok((uniform.ge(rate)?.to_dtype(DType::F32)? / (1.0 - rate) as f64)?)
 }
 
 /// `rounded` with the gradient of `x`.
@@ -186,26 +201,85 @@ fn round(x: &Tensor) -> Result<Tensor> {
     Ok(((x + ROUNDING_MAGIC as f64)? - ROUNDING_MAGIC as f64)?)
 }
 
-/// Rows rounded to the run time's 7-bit activations.
+/// A tensor of `x`'s shape filled with `value`: candle divides by a number as it multiplies by its
+/// reciprocal, which rounds twice.
+fn filled(x: &Tensor, value: f64) -> Result<Tensor> {
+    Ok((x.zeros_like()? + value)?)
+}
+
+/// Rows rounded to the run time's 7-bit activations, as [`crate::quant::RowScale`] does.
 fn activations(x: &Tensor) -> Result<Tensor> {
     let levels = ACTIVATION_MAX as f64;
     let values = x.detach();
     let min = values.min_keepdim(D::Minus1)?.minimum(0f64)?;
     let max = values.max_keepdim(D::Minus1)?.maximum(0f64)?;
     let range = (max - &min)?.maximum(1e-30f64)?;
-    let inverse = (range.recip()? * levels)?;
-    let scale = (range / levels)?;
+    let all = filled(&range, levels)?;
+    let (inverse, scale) = ((&all / &range)?, (&range / &all)?);
     let zero = round(&(min.neg()? * &inverse)?)?;
     let rounded =
         round(&values.broadcast_mul(&inverse)?)?.broadcast_add(&zero)?.clamp(0f64, levels)?;
     straight_through(x, &rounded.broadcast_sub(&zero)?.broadcast_mul(&scale)?)
 }
 
-/// Rows rounded symmetrically to ±`limit`.
+/// Rows rounded symmetrically to ±`limit`, as [`crate::quant::quantize_symmetric`] does.
 fn symmetric(x: &Tensor, limit: i8) -> Result<Tensor> {
     let limit = limit as f64;
     let values = x.detach();
-    let scale = (values.abs()?.max_keepdim(D::Minus1)?.maximum(1e-30f64)? / limit)?;
+    let largest = values.abs()?.max_keepdim(D::Minus1)?.maximum(1e-30f64)?;
+    let scale = (&largest / filled(&largest, limit)?)?;
     let rounded = round(&values.broadcast_div(&scale)?)?.clamp(-limit, limit)?;
     straight_through(x, &rounded.broadcast_mul(&scale)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::golden::values;
+    use crate::train::ops::fake_quant;
+    use crate::train::ops::tests::noise;
+
+    #[test]
+    fn rounding_equals_the_fused_one() {
+        let (rows, cols) = (200, 37);
+        let mut x = noise(rows * cols, 3);
+        // Of many sizes, one without negative and one without any values.
+        for (row, x) in x.chunks_exact_mut(cols).enumerate() {
+            x.iter_mut().for_each(|x| *x *= (row as f32 * 0.37).exp2() * 1e-3);
+        }
+        x[..cols].iter_mut().for_each(|x| *x = x.abs());
+        x[cols..2 * cols].fill(0.0);
+        let tensor = Tensor::from_slice(&x, (rows, cols), &Device::Cpu).expect("fits");
+        let mut expected = x.clone();
+        fake_quant::activations(&mut expected, cols);
+        assert_eq!(values(&activations(&tensor).expect("runs")), expected);
+        for limit in [127, 63, 31] {
+            let mut expected = x.clone();
+            fake_quant::symmetric(&mut expected, cols, limit);
+            assert_eq!(values(&symmetric(&tensor, limit).expect("runs")), expected, "{limit}");
+        }
+    }
+
+    #[test]
+    fn rounding_passes_gradients_through() {
+        let x = candle_core::Var::from_vec(noise(60, 4), (6, 10), &Device::Cpu).expect("fits");
+        let weights = Tensor::from_vec(noise(60, 5), (6, 10), &Device::Cpu).expect("fits");
+        for rounded in [activations(&x), symmetric(&x, 63)] {
+            let loss = (rounded.expect("runs") * &weights).and_then(|x| x.sum_all());
+            let store = loss.and_then(|loss| loss.backward()).expect("differentiable");
+            assert_eq!(values(store.get(&x).expect("a gradient")), values(&weights));
+        }
+    }
+
+    #[test]
+    fn drawn_factors_drop_their_share_and_keep_the_mean() {
+        let rate = 0.25;
+        let factors = values(&drawn_factors(&[64, 512], rate, &Device::Cpu).expect("runs"));
+        let dropped = factors.iter().filter(|&&factor| factor == 0.0).count();
+        assert!(factors.iter().all(|&x| x == 0.0 || (x - 1.0 / 0.75).abs() < 1e-6));
+        // Six standard deviations of a share of so many.
+        let n = factors.len() as f32;
+        let error = (dropped as f32 / n - rate).abs();
+        assert!(error < 6.0 * (rate * (1.0 - rate) / n).sqrt(), "{dropped} of {n}");
+    }
 }

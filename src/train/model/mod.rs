@@ -274,7 +274,8 @@ impl BertModel {
         self.composed = composed || !self.device.is_cpu();
     }
 
-    /// How linear layers hold their factors on the CPU, forward and backward.
+    /// How linear layers hold their factors, forward and backward: on the CPU those of the fused
+    /// operations, on a GPU all products of the encoder (bf16 is TF32 there).
     pub fn use_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
@@ -354,7 +355,7 @@ impl BertModel {
             ));
         }
         if self.composed {
-            composed::forward(self, batch, options)
+            composed::in_precision(self.precision, || composed::forward(self, batch, options))
         } else {
             fused::forward(self, batch, options, &mut |_, _| {})
         }
@@ -411,7 +412,7 @@ impl BertModel {
                 "an output was made without `train`, so there is nothing to differentiate",
             ));
         }
-        let store = loss.backward()?;
+        let store = composed::in_precision(self.precision, || loss.backward())?;
         let mut gradients = Gradients::empty(self.parameters.len());
         let mut rows: Option<Vec<u32>> = None;
         let mut in_graph = layer_base(self.config.num_hidden_layers);

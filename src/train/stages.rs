@@ -446,11 +446,7 @@ impl Run {
 
         let mut model = BertModel::from_float_model(&float, &self.device)?;
         model.use_precision(stage.precision);
-        model.freeze(Freeze {
-            word_embeddings: stage.freeze_word_embeddings || stage.freeze_embeddings,
-            other_embeddings: stage.freeze_embeddings,
-            lowest_layers: stage.freeze_layers,
-        })?;
+        model.freeze(frozen(stage))?;
         eprintln!("{}: reading data", stage.name);
         let rows = self.rows(stage)?;
         let task = self.task(index, rows, &float, &mut model)?;
@@ -711,6 +707,15 @@ pub(super) fn settings(recipe: &Recipe, stage: &Stage) -> String {
         "teacher_prefix": recipe.teacher.prefix, "student_prefix": recipe.student.prefix,
     })
     .to_string()
+}
+
+/// What a stage leaves as it is.
+fn frozen(stage: &Stage) -> Freeze {
+    Freeze {
+        word_embeddings: stage.freeze_word_embeddings || stage.freeze_embeddings,
+        other_embeddings: stage.freeze_embeddings,
+        lowest_layers: stage.freeze_layers,
+    }
 }
 
 /// How a stage rounds while it trains.
@@ -1557,6 +1562,9 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
+
+#[cfg(test)]
+mod agreement;
 
 #[cfg(test)]
 mod tests {

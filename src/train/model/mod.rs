@@ -146,6 +146,27 @@ pub struct ForwardOutput {
     rows: Option<Vec<u32>>,
 }
 
+#[cfg(test)]
+thread_local! {
+    static COMPOSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// In `work`, models that this thread makes run what other devices run, if `composed` says so.
+#[cfg(test)]
+pub(in crate::train) fn composed_on_this_thread<R>(composed: bool, work: impl FnOnce() -> R) -> R {
+    let before = COMPOSED.replace(composed);
+    let result = work();
+    COMPOSED.set(before);
+    result
+}
+
+fn composed_here() -> bool {
+    #[cfg(test)]
+    return COMPOSED.get();
+    #[cfg(not(test))]
+    false
+}
+
 /// A post-norm BERT with gradients.
 pub struct BertModel {
     config: ModelConfig,
@@ -204,7 +225,7 @@ impl BertModel {
             parameters: builder.parameters,
             device: device.clone(),
             pool: Arc::default(),
-            composed: !device.is_cpu(),
+            composed: !device.is_cpu() || composed_here(),
             precision: Precision::F32,
         })
     }

@@ -631,6 +631,63 @@ mod tests {
         assert_close("second", &values(&moved.second), &v, 1e-6, 0.0);
     }
 
+    /// The whole way of a weight on a GPU, with its rows and all at once.
+    #[test]
+    fn weights_with_moments_on_a_device_move_as_those_in_main_memory() {
+        let golden = Golden::load();
+        let pool = std::sync::Arc::new(Pool::default());
+        let update = Update {
+            grad_scale: 0.5,
+            beta1: 0.9,
+            beta2: 0.99,
+            step_size: 0.02,
+            second_scale: 1.5,
+            eps: 1e-6,
+            shrink: 0.99,
+        };
+        let dense = golden.values("adamw.grad.weight.1");
+        let rows = [dense[5..10].to_vec(), dense[20..25].to_vec()].concat();
+        let run = |sparse: bool, on_device: bool| {
+            let parameters = parameters(&golden);
+            let weight = parameters.get("weight").expect("known");
+            let dims = weight.var.dims().to_vec();
+            let start = |value: f32| vec![value; weight.var.elem_count()];
+            let tensor = |x: Vec<f32>, dims: &[usize]| {
+                Tensor::from_vec(x, dims, &Device::Cpu).expect("fits")
+            };
+            let gradient = match (sparse, on_device) {
+                (true, true) => Gradient::DeviceRows {
+                    rows: Tensor::new(&[1u32, 4], &Device::Cpu).expect("a tensor"),
+                    values: tensor(rows.clone(), &[2, 5]),
+                },
+                (true, false) => Gradient::HostRows { rows: vec![1, 4], values: pool.copy(&rows) },
+                (false, true) => Gradient::Device(tensor(dense.clone(), &dims)),
+                (false, false) => Gradient::Host(pool.copy(&dense)),
+            };
+            let mut moments = match on_device {
+                true => Moments::Device {
+                    first: tensor(start(0.1), &dims),
+                    second: tensor(start(0.2), &dims),
+                },
+                false => Moments::Host { first: start(0.1), second: start(0.2) },
+            };
+            for _ in 0..2 {
+                move_parameter(weight, &gradient, &mut moments, update).expect("fits");
+            }
+            let mut optimizer = AdamW::new(CONFIG).expect("valid");
+            optimizer.moments.insert("weight".to_owned(), moments);
+            let state = optimizer.state(&parameters).expect("copies");
+            let moment = |which: &str| values(&state[&format!("adamw.{which}.weight")]);
+            [values(&weight.var), moment("first"), moment("second")]
+        };
+        for sparse in [false, true] {
+            let (host, device) = (run(sparse, false), run(sparse, true));
+            for (device, host) in device.iter().zip(&host) {
+                assert_close("moved", device, host, 1e-6, 0.0);
+            }
+        }
+    }
+
     #[test]
     fn rows_without_gradient_rest() {
         let golden = Golden::load();

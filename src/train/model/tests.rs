@@ -422,3 +422,102 @@ fn a_head_is_trained_with_the_model() {
         assert!(gradient.is_some(), "no gradient for {}", parameter.name);
     }
 }
+
+/// A smooth function that is a sum of squares: none of it cancels out.
+fn positive_loss(output: &ForwardOutput) -> Result<Tensor> {
+    let (n, hidden) = output.pooled.dims2()?;
+    let target = Tensor::arange(0f32, (n * hidden) as f32, &Device::Cpu)?.sin()?;
+    let away = (losses::normalize(&output.pooled)? - (target.reshape((n, hidden))? * 0.3)?)?;
+    Ok((away.sqr()?.sum_all()? + output.token_states.sin()?.sqr()?.mean_all()?)?)
+}
+
+/// Loss and every parameter's gradient of `model`.
+fn loss_and_gradients(
+    model: &BertModel,
+    batch: &TokenBatch,
+    options: &ForwardOptions,
+) -> (f32, Vec<(String, Option<Vec<f32>>)>) {
+    let output = model.forward(batch, options).expect("runs");
+    let loss = positive_loss(&output).expect("shapes fit");
+    let gradients = model.backward(&loss, vec![output]).expect("differentiable");
+    let gradient = |parameter: &Parameter| {
+        let dense = gradients.dense(model.parameters(), &parameter.name).expect("known");
+        (parameter.name.clone(), dense.as_ref().map(values))
+    };
+    (loss.to_scalar().expect("a scalar"), model.parameters().iter().map(gradient).collect())
+}
+
+fn norm(x: impl IntoIterator<Item = f32>) -> f64 {
+    x.into_iter().map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+/// bfloat16 has 8 significant bits: a factor moves by at most 2⁻⁹ of itself, by 2⁻⁹/√3 in the root
+/// mean square, and a sum of products of two such by about 0.0016 of its size. On the way from the
+/// loss to a weight lie at most the 12 products of two layers forward and as many backward, whose
+/// errors are independent: √24 · 0.0016 = 0.008. Six times that leaves room for gradients of which
+/// most cancels out; an error of layout or of one factor is of the size of the gradient itself.
+#[test]
+fn bf16_moves_loss_and_gradients_by_its_rounding_and_no_more() {
+    const BOUND: f64 = 0.05;
+    // Rows, and with them the depth of the weights' gradients, are odd: the last lane has one value.
+    let sentences = [vec![3, 9, 9, 30], vec![7, 2], vec![1, 2, 3, 4, 5, 6, 7, 8, 36], vec![0, 9]];
+    let batch = TokenBatch::new(&sentences).expect("no sentence is empty");
+    assert_eq!(batch.num_tokens() % 2, 1);
+    let dropout = Some(Dropout { hidden: 0.2, attention: 0.2, seed: 5 });
+    for (freeze, dropout) in [
+        (Freeze::default(), None),
+        (Freeze::default(), dropout),
+        (Freeze { lowest_layers: 1, ..FROZEN_EMBEDDINGS }, None),
+    ] {
+        let run = |precision: Precision| {
+            let mut model = small_model(14);
+            model.use_precision(precision);
+            model.freeze(freeze).expect("enough layers");
+            let options = ForwardOptions { dropout, ..ForwardOptions::training() };
+            let (loss, gradients) = loss_and_gradients(&model, &batch, &options);
+            for (parameter, (name, gradient)) in model.parameters().iter().zip(&gradients) {
+                assert_eq!(gradient.is_some(), parameter.trainable, "{name}");
+            }
+            (loss, gradients)
+        };
+        let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
+        let (loss, error) = (f64::from(exact.0.abs()), f64::from((exact.0 - rounded.0).abs()));
+        assert!(error <= BOUND * loss, "losses {} and {}", exact.0, rounded.0);
+        if !crate::kernels::matmul::has_bf16() {
+            assert!(exact == rounded, "this machine has no products of bfloat16");
+            continue;
+        }
+        for ((name, exact), (_, rounded)) in exact.1.iter().zip(&rounded.1) {
+            let (Some(exact), Some(rounded)) = (exact, rounded) else { continue };
+            let size = norm(exact.iter().copied());
+            let error = norm(exact.iter().zip(rounded).map(|(exact, rounded)| exact - rounded));
+            // A key's bias shifts all scores of a query alike: its gradient is 0 in theory.
+            if name.ends_with("key.bias") {
+                assert!(rounded.iter().all(|x| x.is_finite()), "{name}");
+                continue;
+            }
+            assert!(error <= BOUND * size, "{name} moves by {error} of {size}");
+            assert!(error > 1e-5 * size, "{name} is as in f32: nothing was rounded");
+        }
+    }
+}
+
+/// Without padding, values have the same positions in both, and so the same masks.
+#[test]
+fn fused_and_composed_agree_under_dropout() {
+    let sentences = [vec![3, 9, 9, 30, 4], vec![7, 1, 2, 8, 11], vec![1, 2, 3, 4, 36]];
+    let batch = TokenBatch::new(&sentences).expect("no sentence is empty");
+    let dropout = Some(Dropout { hidden: 0.3, attention: 0.2, seed: 41 });
+    let options = ForwardOptions { dropout, ..ForwardOptions::training() };
+    let run = |composed: bool| {
+        let mut model = small_model(15);
+        model.use_composed_operations(composed);
+        loss_and_gradients(&model, &batch, &options)
+    };
+    let (fused, composed) = (run(false), run(true));
+    assert_close("loss", &[composed.0], &[fused.0], 1e-4, 0.0);
+    for ((name, fused), (_, composed)) in fused.1.iter().zip(&composed.1) {
+        let (fused, composed) = (fused.as_ref().expect("some"), composed.as_ref().expect("some"));
+        assert_close(name, composed, fused, 1e-4, 1e-3);
+    }
+}

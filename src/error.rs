@@ -23,6 +23,9 @@ pub enum ErrorKind {
     CheckpointUnsupported,
     /// The tokenizer does not load or does not fit the model.
     TokenizerInvalid,
+    /// The tokenizer is of a kind that this build leaves out: it was made without the feature
+    /// `general-tokenizers`.
+    TokenizerUnsupported,
     /// An argument is outside of what the function documents.
     InputInvalid,
     /// A data file (TSV, JSONL, recipe) has a bad row; the message names file and line.
@@ -49,6 +52,7 @@ impl ErrorKind {
             ErrorKind::CheckpointInvalid => "checkpoint_invalid",
             ErrorKind::CheckpointUnsupported => "checkpoint_unsupported",
             ErrorKind::TokenizerInvalid => "tokenizer_invalid",
+            ErrorKind::TokenizerUnsupported => "tokenizer_unsupported",
             ErrorKind::InputInvalid => "input_invalid",
             ErrorKind::DataInvalid => "data_invalid",
             ErrorKind::NonFinite => "non_finite",

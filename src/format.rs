@@ -145,6 +145,12 @@ impl ModelFile {
         self.bytes.as_slice().len()
     }
 
+    /// The bytes that were parsed.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn into_bytes(self) -> AlignedBytes {
+        self.bytes
+    }
+
     /// The `tokenizer.json` or its compact form.
     pub(crate) fn tokenizer(&self) -> &[u8] {
         &self.bytes.as_slice()[self.tokenizer.clone()]

@@ -1,16 +1,22 @@
-//! Text to token ids: [`tokenizers`], or our own Unigram where that suffices, behind a small face
-//! that bounds the work, truncates as Hugging Face does and reports what it cut.
+//! Text to token ids: our own Unigram, or the crate `tokenizers` where that does not suffice, behind a
+//! small face that bounds the work, truncates as Hugging Face does and reports what it cut.
+//!
+//! Without the feature `general-tokenizers` there is only our own, and other tokenizers give
+//! [`ErrorKind::TokenizerUnsupported`].
 
 mod compact;
+#[cfg(feature = "general-tokenizers")]
+mod general;
 mod unigram;
 
 use std::borrow::Cow;
 
 use serde_json::Value;
-use tokenizers::models::ModelWrapper;
 use unicode_normalization_alignments::UnicodeNormalization;
 
 use compact::Compact;
+#[cfg(feature = "general-tokenizers")]
+use general::General;
 use unigram::Unigram;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +77,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`ErrorKind::TokenizerInvalid`] if the file is not a tokenizer of a kind that munjang runs
-    /// (Unigram, WordPiece, BPE), or if its special tokens alone exceed `max_tokens`.
+    /// (Unigram, WordPiece, BPE), or if its special tokens alone exceed `max_tokens`;
+    /// [`ErrorKind::TokenizerUnsupported`] if it is of such a kind, but this build leaves that out.
     pub fn from_bytes(bytes: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
         let compact = if compact::is_compact(bytes) {
             Some(Compact::from_bytes(bytes)?)
@@ -88,16 +95,48 @@ impl Tokenizer {
     }
 
     /// By way of `tokenizers`, whatever the kind.
+    #[cfg(feature = "general-tokenizers")]
     fn from_general_json(json: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
         #[derive(serde::Deserialize)]
         struct Frame {
             #[serde(default)]
             post_processor: Value,
         }
-        let kind = general(json)?;
+        let kind = Kind::General(Box::new(General::from_json(json)?));
         let frame: Frame = serde_json::from_slice(json)
             .map_err(|source| invalid(format!("cannot read the tokenizer: {source}")))?;
         Self::new(kind, &frame.post_processor, prefix, max_tokens)
+    }
+
+    /// Tells what is a tokenizer, and would be one of a build with `tokenizers`, from what is none.
+    #[cfg(not(feature = "general-tokenizers"))]
+    fn from_general_json(json: &[u8], _prefix: &str, _max_tokens: usize) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Outline {
+            model: Model,
+        }
+        #[derive(serde::Deserialize)]
+        struct Model {
+            #[serde(rename = "type", default)]
+            kind: String,
+        }
+        let outline: Outline = serde_json::from_slice(json).map_err(|source| {
+            invalid(format!("cannot read the tokenizer (tokenizer.json): {source}"))
+        })?;
+        let kind = match outline.model.kind {
+            kind if kind == "WordLevel" => return Err(word_level()),
+            // `tokenizers` can do without the name.
+            kind if kind.is_empty() => "unnamed".to_owned(),
+            kind => kind,
+        };
+        Err(Error::new(
+            ErrorKind::TokenizerUnsupported,
+            format!(
+                "the tokenizer ({kind}) asks for more than this build of munjang has: it runs Unigram \
+                 tokenizers of the common arrangement only; use a build with the feature \
+                 general-tokenizers"
+            ),
+        ))
     }
 
     fn new(kind: Kind, post_processor: &Value, prefix: &str, max_tokens: usize) -> Result<Self> {
@@ -211,12 +250,8 @@ impl Tokenizer {
         }
         match &self.kind {
             Kind::Unigram(unigram) => unigram.encode(&input),
-            Kind::General(inner) => {
-                let encoding = inner
-                    .encode_fast(input, false)
-                    .map_err(|source| invalid(format!("cannot tokenize a text: {source}")))?;
-                Ok(encoding.get_ids().to_vec())
-            }
+            #[cfg(feature = "general-tokenizers")]
+            Kind::General(general) => general.encode(input),
         }
     }
 }
@@ -232,39 +267,20 @@ pub fn compact(json: &[u8]) -> Cow<'_, [u8]> {
 
 /// Who turns text into ids.
 enum Kind {
-    General(Box<tokenizers::Tokenizer>),
+    #[cfg(feature = "general-tokenizers")]
+    General(Box<General>),
     Unigram(Unigram),
 }
 
 impl Kind {
     /// One more than the largest id of the vocabulary and the added tokens.
     fn vocab_size(&self) -> usize {
-        let inner = match self {
-            Kind::Unigram(unigram) => return unigram.vocab_size(),
-            Kind::General(inner) => inner,
-        };
-        // Ids may have holes, so their number says nothing about the largest.
-        let model = inner.get_vocab(false).into_values();
-        let added = inner.get_added_tokens_decoder().into_keys();
-        model.chain(added).max().map_or(0, |id| id as usize + 1)
+        match self {
+            Kind::Unigram(unigram) => unigram.vocab_size(),
+            #[cfg(feature = "general-tokenizers")]
+            Kind::General(general) => general.vocab_size(),
+        }
     }
-}
-
-/// Any tokenizer of a kind that munjang runs, its own truncation and padding switched off.
-fn general(json: &[u8]) -> Result<Kind> {
-    let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|source| {
-        invalid(format!("cannot read the tokenizer (tokenizer.json): {source}"))
-    })?;
-    if matches!(inner.get_model(), ModelWrapper::WordLevel(_)) {
-        return Err(invalid(
-            "the tokenizer's model is WordLevel; expected Unigram, WordPiece or BPE".into(),
-        ));
-    }
-    inner.with_truncation(None).map_err(|source| {
-        invalid(format!("cannot switch off the tokenizer's own truncation: {source}"))
-    })?;
-    inner.with_padding(None);
-    Ok(Kind::General(Box::new(inner)))
 }
 
 /// The special tokens that a `post_processor` puts before and after a single text. `tokenizers` can
@@ -371,6 +387,10 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::TokenizerInvalid, message)
 }
 
+fn word_level() -> Error {
+    invalid("the tokenizer's model is WordLevel; expected Unigram, WordPiece or BPE".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,6 +425,7 @@ mod tests {
     }
 
     /// The same through `tokenizers`.
+    #[cfg(feature = "general-tokenizers")]
     fn reference(json: &[u8], prefix: &str, max_tokens: usize) -> Tokenizer {
         Tokenizer::from_general_json(json, prefix, max_tokens).unwrap()
     }
@@ -469,6 +490,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "general-tokenizers")]
     #[test]
     fn own_unigram_gives_the_ids_of_tokenizers() {
         let with_added_tokens = unigram().replace(
@@ -502,6 +524,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "general-tokenizers")]
     #[test]
     fn what_our_unigram_does_not_know_is_left_to_tokenizers() {
         let change = |from: &str, to: &str| {
@@ -526,6 +549,34 @@ mod tests {
             r#"{"strip_left":true,"strip_right":true,"type":"Strip"}"#,
             r#"{"type":"Lowercase"}"#,
         );
+    }
+
+    #[cfg(not(feature = "general-tokenizers"))]
+    #[test]
+    fn what_only_tokenizers_knows_is_told_from_what_is_none() {
+        let code = |json: &[u8]| {
+            Tokenizer::from_bytes(json, "", 64)
+                .map(drop)
+                .map_err(|error| (error.code(), error.to_string()))
+        };
+        code(unigram().as_bytes()).unwrap();
+        let odd = unigram().replace(r#""split":true"#, r#""split":false"#);
+        let word_piece = r#"{"model":{"type":"WordPiece","vocab":{"a":0},"unk_token":"a"}}"#;
+        let bpe = r#"{"model":{"vocab":{"a":0},"merges":[]}}"#;
+        for (json, kind) in [
+            (odd.as_bytes(), "Unigram"),
+            (&*compact(odd.as_bytes()), "Unigram"),
+            (word_piece.as_bytes(), "WordPiece"),
+            (bpe.as_bytes(), "unnamed"),
+        ] {
+            let (code, message) = code(json).unwrap_err();
+            assert_eq!(code, "tokenizer_unsupported");
+            assert!(message.contains(kind) && message.contains("general-tokenizers"), "{message}");
+        }
+        for json in ["", "{}", "[]", r#"{"model":7}"#, r#"{"model":{"type":"WordLevel"}}"#, "MJTOK"]
+        {
+            assert_eq!(code(json.as_bytes()).unwrap_err().0, "tokenizer_invalid", "{json}");
+        }
     }
 
     #[test]

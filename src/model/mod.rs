@@ -70,8 +70,8 @@ impl Encoder {
     /// place; a slice or vector is copied once.
     ///
     /// # Errors
-    /// A kind that starts with `Weights`, `ConfigInvalid` or `TokenizerInvalid`, naming what was
-    /// found and what was expected.
+    /// A kind that starts with `Weights` or `Tokenizer`, or `ConfigInvalid`, naming what was found
+    /// and what was expected.
     pub fn from_bytes(bytes: impl Into<AlignedBytes>) -> Result<Self> {
         Self::with_kernels(bytes, kernels::select())
     }
@@ -83,6 +83,12 @@ impl Encoder {
     /// As [`from_bytes`](Self::from_bytes).
     pub fn with_kernels(bytes: impl Into<AlignedBytes>, kernels: &'static Kernels) -> Result<Self> {
         let file = ModelFile::parse(bytes.into())?;
+        let tokenizer = Self::tokenizer_of(&file)?;
+        Ok(Self::from_parts(file, tokenizer, kernels))
+    }
+
+    /// The tokenizer in a model file, which it fits.
+    pub(crate) fn tokenizer_of(file: &ModelFile) -> Result<Tokenizer> {
         let config = &file.config;
         let tokenizer = Tokenizer::from_bytes(
             file.tokenizer(),
@@ -90,7 +96,16 @@ impl Encoder {
             config.max_position_embeddings,
         )?;
         tokenizer.check_vocab_size(config.vocab_size)?;
-        Ok(Encoder { file, tokenizer, kernels, scratch: Mutex::new(Vec::new()) })
+        Ok(tokenizer)
+    }
+
+    /// What [`tokenizer_of`](Self::tokenizer_of) gave, with the file that it is from.
+    pub(crate) fn from_parts(
+        file: ModelFile,
+        tokenizer: Tokenizer,
+        kernels: &'static Kernels,
+    ) -> Self {
+        Encoder { file, tokenizer, kernels, scratch: Mutex::new(Vec::new()) }
     }
 
     /// What was loaded.

@@ -8,6 +8,8 @@ use super::error::to_js;
 use crate::bytes::AlignedBytes;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind};
+use crate::format::ModelFile;
+use crate::kernels;
 
 /// A sentence encoder; made by `ModelBuffer.finish`.
 #[wasm_bindgen]
@@ -27,8 +29,17 @@ struct Info {
 }
 
 impl Encoder {
-    pub(super) fn from_bytes(bytes: AlignedBytes) -> Result<Encoder, JsValue> {
-        Ok(Encoder { inner: crate::Encoder::from_bytes(bytes).map_err(to_js)? })
+    /// With the error, the bytes of a file in which only the tokenizer is at fault.
+    pub(super) fn from_bytes(
+        bytes: AlignedBytes,
+    ) -> Result<Encoder, (JsValue, Option<AlignedBytes>)> {
+        let file = ModelFile::parse(bytes).map_err(|error| (to_js(error), None))?;
+        match crate::Encoder::tokenizer_of(&file) {
+            Ok(tokenizer) => Ok(Encoder {
+                inner: crate::Encoder::from_parts(file, tokenizer, kernels::select()),
+            }),
+            Err(error) => Err((to_js(error), Some(file.into_bytes()))),
+        }
     }
 }
 

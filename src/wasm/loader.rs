@@ -92,12 +92,13 @@ impl ModelBuffer {
         sha256_hex(&self.bytes.as_slice()[..self.received])
     }
 
-    /// Checks the file and turns the buffer into an encoder that reads the weights where they lie.
-    /// The buffer is gone afterwards, also after an error.
+    /// Checks the file and makes an encoder that reads the weights where they lie; the buffer is empty
+    /// afterwards. After an error of the tokenizer alone it still holds the file, so that an instance
+    /// that has other tokenizers can take it over.
     ///
     /// Throws `weights_truncated` if fewer bytes came than were announced, and whatever
     /// [`crate::Encoder::from_bytes`] finds wrong.
-    pub fn finish(self) -> Result<Encoder, JsValue> {
+    pub fn finish(&mut self) -> Result<Encoder, JsValue> {
         if self.received != self.total() {
             return Err(to_js(Error::new(
                 ErrorKind::WeightsTruncated,
@@ -108,7 +109,15 @@ impl ModelBuffer {
                 ),
             )));
         }
-        Encoder::from_bytes(self.bytes)
+        let bytes = std::mem::replace(&mut self.bytes, AlignedBytes::zeroed(0));
+        self.received = 0;
+        Encoder::from_bytes(bytes).map_err(|(error, bytes)| {
+            if let Some(bytes) = bytes {
+                self.received = bytes.as_slice().len();
+                self.bytes = bytes;
+            }
+            error
+        })
     }
 }
 

@@ -8,8 +8,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 TOOLS="$PWD/.tools"
 TARGET=wasm32-unknown-unknown
-# Brotli bytes of a .wasm file that must not be exceeded.
-WASM_LIMIT=800000
+# Brotli bytes that must not be exceeded: by a .wasm file that every page loads, and by one that only
+# models with other tokenizers need.
+WASM_LIMIT=250000
+GENERAL_WASM_LIMIT=800000
 
 say() { printf '\033[1m▸ %s\033[0m\n' "$*" >&2; }
 fail() { printf '\033[31m✗ %s\033[0m\n' "$*" >&2; exit 1; }
@@ -173,33 +175,68 @@ wasm_is_fresh() {
     \( -path src/train -o -path src/bin -o -path src/convert \) -prune -o -type f -newer "$1" -print -quit)" ]
 }
 
+# The package's .wasm file for one SIMD build ($1) and, as $2, `slim` or `general`.
+wasm_file() {
+  case $2 in
+    slim) echo "pkg/wasm/munjang_$1.wasm" ;;
+    general) echo "pkg/wasm/munjang_general_$1.wasm" ;;
+  esac
+}
+
+# Makes the JavaScript that wasm-bindgen wrote a module, each call of whose export makes an instance
+# of its own.
+make_glue() {
+  sed '1s/^let wasm_bindgen = (function(exports) {$/export default () => (function(exports) {/' "$1"
+}
+
 wasm_build() {
-  local build=$1 out="pkg/wasm/munjang_$1.wasm" raw="target/$1/$TARGET/wasm/munjang.wasm"
+  local build=$1 kind=$2 out raw="target/$1/$TARGET/wasm/munjang.wasm" work="target/$1/bound" with=()
+  out=$(wasm_file "$build" "$kind")
   if wasm_is_fresh "$out"; then
     return
   fi
-  say "Building WebAssembly: $build"
-  quiet cargo_wasm "$build" build --lib --profile wasm
+  say "Building WebAssembly: $build, $kind"
+  [ "$kind" = general ] && with=(--features general-tokenizers)
+  quiet cargo_wasm "$build" build --lib --profile wasm ${with[@]+"${with[@]}"}
+  rm -rf "$work"
   mkdir -p pkg/wasm
-  quiet wasm-bindgen --target web --no-typescript --out-dir pkg/wasm --out-name "munjang_$build" "$raw"
-  mv "pkg/wasm/munjang_${build}_bg.wasm" "pkg/wasm/bound.wasm"
+  quiet wasm-bindgen --target no-modules --no-typescript --out-dir "$work" --out-name munjang "$raw"
+  make_glue "$work/munjang.js" >"$work/glue.js"
+  grep -q '^export default () =>' "$work/glue.js" || fail "wasm-bindgen writes its JavaScript in another way than expected"
+  # One file serves all: the general code asks for what the slim code asks for, and more.
+  if [ "$build $kind" = "simd general" ]; then
+    cp "$work/glue.js" pkg/wasm/munjang.js
+  elif diff "$work/glue.js" pkg/wasm/munjang.js | grep '^<' >&2; then
+    fail "the WebAssembly builds need different JavaScript"
+  fi
   local features=(--enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int
     --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue)
   [ "$build" = relaxed ] && features+=(--enable-relaxed-simd)
   quiet "$TOOLS/node_modules/.bin/wasm-opt" -O3 "${features[@]}" --strip-debug --strip-producers \
-    pkg/wasm/bound.wasm -o "$out"
-  rm -f pkg/wasm/bound.wasm
+    "$work/munjang_bg.wasm" -o "$out"
 }
 
 build_wasm() {
-  if wasm_is_fresh pkg/wasm/munjang_simd.wasm && wasm_is_fresh pkg/wasm/munjang_relaxed.wasm; then
+  local kind build fresh=1
+  for kind in general slim; do
+    for build in simd relaxed; do
+      wasm_is_fresh "$(wasm_file $build $kind)" || fresh=
+    done
+  done
+  if [ -n "$fresh" ]; then
     return
   fi
   ensure_wasm_target
   ensure_wasm_bindgen
   ensure_binaryen
-  wasm_build simd
-  wasm_build relaxed
+  # What another version may have left.
+  rm -f pkg/wasm/munjang_*.js
+  # The general simd build first: its JavaScript is everyone's.
+  for kind in general slim; do
+    for build in simd relaxed; do
+      wasm_build $build $kind
+    done
+  done
 }
 
 # ── Commands ──────────────────────────────────────────────────────────────────────────────────────
@@ -218,10 +255,10 @@ stage_package() {
 
 command_pkg() {
   stage_package
-  node - "$WASM_LIMIT" pkg/wasm/*.wasm pkg/wasm/*.js pkg/*.js pkg/model/* <<'JS'
+  node - "$WASM_LIMIT" "$GENERAL_WASM_LIMIT" pkg/wasm/*.wasm pkg/wasm/*.js pkg/*.js pkg/model/* <<'JS'
 const { readFileSync } = require('node:fs');
 const { brotliCompressSync, gzipSync, constants } = require('node:zlib');
-const [limit, ...files] = process.argv.slice(2);
+const [slimLimit, generalLimit, ...files] = process.argv.slice(2);
 const row = (...cells) => console.log(cells[0].padEnd(46) + cells.slice(1).map((c) => String(c).padStart(13)).join(''));
 row('file', 'bytes', 'gzip', 'brotli');
 let over = false;
@@ -231,9 +268,10 @@ for (const file of files) {
   const quality = file.endsWith('.munjang') ? 5 : 11;
   const brotli = brotliCompressSync(data, { params: { [constants.BROTLI_PARAM_QUALITY]: quality } });
   row(file, data.length, gzipSync(data, { level: 9 }).length, brotli.length);
-  if (file.endsWith('.wasm') && brotli.length > limit) over = file;
+  const limit = file.includes('_general_') ? generalLimit : slimLimit;
+  if (file.endsWith('.wasm') && brotli.length > limit) over = `${file} is larger than ${limit} bytes brotli`;
 }
-if (over) { console.error(`${over} is larger than ${limit} bytes brotli`); process.exit(1); }
+if (over) { console.error(over); process.exit(1); }
 JS
   (cd pkg && quiet npm pack --dry-run)
 }
@@ -248,9 +286,11 @@ command_test() {
   ensure_test_packages
   say "Native tests"
   cargo test --quiet --features train
+  say "The tokenizer's tests without the feature general-tokenizers"
+  cargo test --quiet --no-default-features --lib tokenizer
   ensure_wasm_target
   ensure_wasm_bindgen
-  say "candle stays out of the WebAssembly build"
+  say "candle stays out of the WebAssembly build, tokenizers out of the slim one"
   test_dependencies
   test_wasm
   stage_package
@@ -291,11 +331,16 @@ command_bench() {
 }
 
 test_dependencies() {
-  local tree
-  tree=$(cargo tree --target "$TARGET" --no-default-features --edges normal)
-  grep -q '^munjang ' <<<"$tree" || fail "cargo tree printed something else than expected"
-  if grep candle <<<"$tree"; then
+  local slim general
+  slim=$(cargo tree --target "$TARGET" --no-default-features --edges normal)
+  general=$(cargo tree --target "$TARGET" --no-default-features --features general-tokenizers --edges normal)
+  grep -q '^munjang ' <<<"$slim" && grep -q ' tokenizers v' <<<"$general" ||
+    fail "cargo tree printed something else than expected"
+  if grep candle <<<"$general"; then
     fail "the WebAssembly build depends on candle"
+  fi
+  if grep -E ' (tokenizers|regex|regex-automata|fancy-regex|aho-corasick|getrandom) v' <<<"$slim"; then
+    fail "the slim WebAssembly build has what only other models' tokenizers need"
   fi
 }
 
@@ -305,13 +350,13 @@ test_dependencies() {
 test_wasm() {
   say "WebAssembly tests: plain SIMD in Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
-    cargo_wasm simd test --lib --test wasm
+    cargo_wasm simd test --features general-tokenizers --lib --test wasm
   say "WebAssembly tests: relaxed SIMD in Chromium"
   ensure_chromedriver
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
     WASM_BINDGEN_USE_BROWSER=1 WASM_BINDGEN_TEST_TIMEOUT=120 CHROMEDRIVER="$CHROMEDRIVER" \
     WASM_BINDGEN_TEST_WEBDRIVER_JSON="$PWD/tests/webdriver.json" \
-    cargo_wasm relaxed test --lib --test wasm
+    cargo_wasm relaxed test --features general-tokenizers --lib --test wasm
 }
 
 ensure_chromedriver() {
@@ -327,7 +372,7 @@ usage() {
 ./build.sh demo    build everything and serve the demo page on localhost (PORT=8080)
 ./build.sh test    run every test: native, WebAssembly, package, page
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
-./build.sh wasm    build the two WebAssembly files only
+./build.sh wasm    build the WebAssembly files only
 ./build.sh bench   measure the package against its peers in Chromium (options: benches/web/run.mjs)
 TEXT
 }

@@ -1,6 +1,7 @@
 import { compileCode } from './code.js';
-import { MunjangError, aborted, throwIfAborted } from './errors.js';
+import { MunjangError, aborted, throwIfAborted } from './common.js';
 import { Lane } from './lane.js';
+import { openModel, sendModel } from './loader.js';
 
 // A batch takes a few ten milliseconds: long enough to make messages cheap, short enough to let
 // aborts, progress and other calls in between, and to keep memory flat over any number of texts.
@@ -17,7 +18,7 @@ export class SentenceEncoder {
   #request;
   #workers;
   #info;
-  /** The compiled code; a restart uses it again. */
+  /** The compiled code that fits the model; a restart uses it again. */
   #code;
   /** @type {Lane[]} */
   #lanes = [];
@@ -120,17 +121,17 @@ export class SentenceEncoder {
     const { worker, build, source, cache } = this.#request;
     const lanes = [];
     let lost;
-    // Compiled here while the worker starts; both take some ten milliseconds.
-    const code = (this.#code ??= compileCode(build));
-    // What could not be compiled is tried again by the next call.
-    code.catch(() => {
-      this.#code = undefined;
+    let fail;
+    const failed = new Promise((_, reject) => {
+      fail = reject;
     });
+    failed.catch(() => {});
     const closeAll = (error) => {
       lost ??= error;
       for (const lane of lanes) lane.close(error);
+      fail(error);
     };
-    const open = async () => {
+    const spawn = async () => {
       const lane = await Lane.open(worker, (error) => {
         closeAll(error);
         if (this.#lanes === lanes) this.#end(error);
@@ -140,29 +141,62 @@ export class SentenceEncoder {
       if (lost) throw lost;
       if (this.#disposed) throw disposed();
       lanes.push(lane);
-      code.then((module) => lane.call({ op: 'code', module })).catch(closeAll);
       return lane;
+    };
+    let code = this.#code;
+    const getCode = (general) => {
+      code = this.#code = compileCode(build, general);
+      // What could not be compiled is tried again by the next call.
+      code.catch(() => {
+        this.#code = undefined;
+      });
+    };
+    const sendCode = (lane) => {
+      code.then((module) => lane.call({ op: 'code', module })).catch(closeAll);
+    };
+    const open = async () => {
+      // All at once: the worker takes longest to start, the model longest to come.
+      const spawning = spawn();
+      if (!code) getCode(false);
+      const opening = openModel(source, cache, signal);
+      // If the worker fails first, this failure must not count as unhandled, nor the download go on.
+      opening.catch(() => {});
+      failed.catch(() => opening.then(({ chunks }) => chunks.cancel?.()).catch(() => {}));
+      const first = await spawning;
+      const spawned = performance.now();
+      sendCode(first);
+      const share = this.#workers > 1;
+      const { shared, ...loaded } = await sendModel(await opening, {
+        load: (file) => first.call({ op: 'load', ...file, share }, {
+          onNeeds: () => {
+            // Other workers and a restart then begin with it.
+            getCode(true);
+            sendCode(first);
+          },
+        }),
+        take: (chunk) => first.give(chunk),
+      }, signal, onProgress);
+      for (let n = 1; n < this.#workers; n++) {
+        // The last one takes the bytes, the others get copies.
+        const bytes = n === this.#workers - 1 ? shared : shared.slice(0);
+        const lane = await spawn();
+        sendCode(lane);
+        const loading = lane.call({ op: 'load', url: source.url, bytes: bytes.byteLength, keep: false });
+        lane.give(new Uint8Array(bytes));
+        await loading;
+      }
+      return { loaded, spawned };
     };
     const onAbort = () => closeAll(aborted(signal.reason));
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
-      const first = await open();
-      const spawned = performance.now();
-      const share = this.#workers > 1;
-      const { shared, ...loaded } = await first.call({ op: 'load', build, source, cache, share }, { onProgress });
-      for (let n = 1; n < this.#workers; n++) {
-        // The last one takes the bytes, the others get copies.
-        const bytes = n === this.#workers - 1 ? shared : shared.slice(0);
-        const lane = await open();
-        await lane.call({ op: 'load', build, source, cache, bytes }, { transfer: [bytes] });
-      }
+      const { loaded, spawned } = await Promise.race([failed, open()]);
       if (lost) throw lost;
       if (this.#disposed) throw disposed();
       for (const lane of lanes) lane.setBusy(false);
       this.#lanes = lanes;
       this.#keeping = loaded.keeping;
-      this.#info ??= describe(loaded, this.#workers, worker, {
-        worker: spawned - started, total: performance.now() - started });
+      this.#info ??= describe(loaded, this.#request, { worker: spawned - started, total: performance.now() - started });
     } catch (error) {
       closeAll(error);
       throw error;
@@ -337,14 +371,14 @@ function dot(a, b) {
   return sum;
 }
 
-function describe(loaded, workers, worker, timings) {
+function describe(loaded, { build, worker, workers }, timings) {
   const { config } = loaded;
   return Object.freeze({
     modelId: loaded.modelId,
     formatVersion: loaded.formatVersion,
     bytes: loaded.bytes,
     source: loaded.source,
-    build: loaded.build,
+    build,
     kernel: loaded.kernel,
     worker,
     workers,

@@ -137,6 +137,7 @@ export type MunjangErrorCode =
   | 'not_a_model'
   | 'out_of_memory'
   | 'tokenizer_invalid'
+  | 'tokenizer_unsupported'
   | 'unsupported_browser'
   | 'wasm_unavailable'
   | 'weights_malformed'

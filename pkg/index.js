@@ -8,17 +8,13 @@
  *
  * @module
  */
+import { chooseBuild } from './code.js';
+import { MunjangError, resolveUrl, throwIfAborted } from './common.js';
 import { SentenceEncoder } from './encoder.js';
-import { MunjangError, throwIfAborted } from './errors.js';
-import { chooseBuild } from './features.js';
-import { workersAvailable } from './hosts.js';
-import { resolveUrl } from './platform.js';
+import { workersAvailable } from './lane.js';
 import { defaultModel } from './model/model.js';
-// Named here too, so that they are asked for at once and not one after the other.
-import './code.js';
-import './lane.js';
 
-export { clearModelCache } from './cache.js';
+export { clearModelCache } from './loader.js';
 export { MunjangError, SentenceEncoder };
 
 /**

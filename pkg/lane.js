@@ -1,6 +1,6 @@
-// One runtime and the requests that it has not answered yet.
-import { MunjangError, fromMessage } from './errors.js';
-import { createHost } from './hosts.js';
+// One runtime and the requests that it has not answered yet. It lives in a Web Worker, in a worker thread
+// of Node, or beside the caller.
+import { MunjangError, defer, fromMessage, isNode, nodeModule } from './common.js';
 
 /** The id of the last request of all. */
 const SETTLE = 0;
@@ -11,7 +11,8 @@ export class Lane {
   #host;
   #pending = new Map();
   #nextId = 1;
-  #closed = false;
+  /** Why it was closed. */
+  #closed;
   #answered = false;
   #onLost;
 
@@ -34,15 +35,30 @@ export class Lane {
    * @param {{ op: string }} request
    * @param {object} [options]
    * @param {Transferable[]} [options.transfer]
-   * @param {(progress: any) => void} [options.onProgress]
+   * @param {() => void} [options.onNeeds] the answer needs the general code first
    * @returns {Promise<any>}
    */
-  call(request, { transfer, onProgress } = {}) {
+  call(request, { transfer, onNeeds } = {}) {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject, onProgress });
+      if (this.#closed) {
+        reject(this.#closed);
+        return;
+      }
+      this.#pending.set(id, { resolve, reject, onNeeds });
       this.#host.post({ ...request, id }, transfer);
     });
+  }
+
+  /**
+   * The next bytes of the file that was announced by a call of `load`.
+   * @param {Uint8Array} chunk given away
+   */
+  give(chunk) {
+    if (this.#closed) return;
+    // What is a part of something larger is copied, so that only this part is given away.
+    const own = chunk.byteLength === chunk.buffer.byteLength ? chunk : chunk.slice();
+    this.#host.post({ op: 'take', chunk: own }, [own.buffer]);
   }
 
   /** @param {boolean} busy */
@@ -57,14 +73,14 @@ export class Lane {
    */
   close(error, settle = false) {
     if (this.#closed) return;
-    this.#closed = true;
+    this.#closed = error ?? new MunjangError('disposed', 'The runtime was closed.');
     if (settle) this.#host.post({ id: SETTLE, op: 'settle' });
     else this.#host?.terminate();
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
   }
 
-  #receive({ id, result, error, fatal, progress }) {
+  #receive({ id, result, error, fatal, needs }) {
     if (this.#closed) {
       if (id === SETTLE) this.#host.terminate();
       return;
@@ -76,14 +92,8 @@ export class Lane {
     }
     const pending = this.#pending.get(id);
     if (!pending) return;
-    if (progress) {
-      try {
-        pending.onProgress?.(progress);
-      } catch (thrown) {
-        // The caller's own callback failed; so does the caller's call.
-        this.#pending.delete(id);
-        pending.reject(thrown);
-      }
+    if (needs) {
+      pending.onNeeds?.();
       return;
     }
     this.#pending.delete(id);
@@ -104,3 +114,99 @@ export class Lane {
 
 const workerFailed = (cause) => `The worker could not be started: ${cause?.message ?? cause}. Serve worker.js beside `
   + 'index.js (bundlers must not inline it away), or pass { worker: false }.';
+
+// All hosts take requests by `post` and give answers and failures to the two callbacks.
+
+/**
+ * @typedef {object} Host
+ * @property {(message: object, transfer?: Transferable[]) => void} post
+ * @property {() => void} terminate
+ * @property {(busy: boolean) => void} setBusy Node only: an idle worker does not keep the process alive
+ */
+
+/**
+ * @param {boolean} worker
+ * @param {(message: any) => void} onMessage
+ * @param {(cause: unknown) => void} onFailure the runtime is gone
+ * @returns {Promise<Host>}
+ */
+function createHost(worker, onMessage, onFailure) {
+  if (!worker) return inlineHost(onMessage);
+  return isNode ? nodeHost(onMessage, onFailure) : browserHost(onMessage, onFailure);
+}
+
+/** Whether this environment has workers at all. */
+export const workersAvailable = () => isNode || typeof Worker === 'function';
+
+/** An address beside this file that bundlers shall not follow: they know the worker from `spawn`. */
+function unbundled(path) {
+  const here = import.meta.url;
+  return new URL(path, here);
+}
+
+async function browserHost(onMessage, onFailure) {
+  const worker = spawn();
+  worker.onmessage = (event) => onMessage(event.data);
+  worker.onerror = (event) => {
+    event.preventDefault?.();
+    onFailure(event.message || 'the worker script could not be loaded');
+  };
+  worker.onmessageerror = () => onFailure('a message could not be read');
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    terminate: () => worker.terminate(),
+    setBusy: () => {},
+  };
+}
+
+function spawn() {
+  try {
+    return new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'munjang' });
+  } catch (error) {
+    // A script from another origin (a CDN) may not be a worker, but a worker may import it.
+    if (error?.name !== 'SecurityError') throw error;
+    const script = `import ${JSON.stringify(unbundled('./worker.js').href)};`;
+    const blob = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
+    return new Worker(blob, { type: 'module', name: 'munjang' });
+  }
+}
+
+async function nodeHost(onMessage, onFailure) {
+  const { Worker: Thread } = await nodeModule('node:worker_threads');
+  const thread = new Thread(unbundled('./worker.js'), {
+    // Options such as --input-type are about the main program, and would break the worker.
+    execArgv: [],
+  });
+  let ended = false;
+  thread.on('message', onMessage);
+  thread.on('messageerror', onFailure);
+  thread.on('error', onFailure);
+  thread.on('exit', (code) => {
+    if (!ended) onFailure(`the worker thread ended with code ${code}`);
+  });
+  return {
+    post: (message, transfer) => thread.postMessage(message, transfer),
+    terminate: () => {
+      ended = true;
+      void thread.terminate();
+    },
+    setBusy: (busy) => (busy ? thread.ref() : thread.unref()),
+  };
+}
+
+async function inlineHost(onMessage) {
+  const { createService } = await import('./runtime.js');
+  let ended = false;
+  const serve = createService((message) => {
+    if (!ended) onMessage(message);
+  });
+  return {
+    // Each request is its own task, so that the page can paint and abort between batches.
+    post: (message) => defer(() => void serve(message)),
+    terminate: () => {
+      ended = true;
+      void serve({ id: -1, op: 'free' });
+    },
+    setBusy: () => {},
+  };
+}

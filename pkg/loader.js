@@ -1,7 +1,7 @@
-// How a model file comes in: manifest, cache, network or disk; every byte counted and checked.
-import { cacheAvailable, deleteCached, readCached, writeCached } from './cache.js';
-import { MunjangError, aborted, throwIfAborted } from './errors.js';
-import { isNode, nodeModule } from './platform.js';
+// How a model file comes in: manifest, cache, network or disk; every byte counted, the first ones looked
+// at. This runs where the caller is, so that the file is on its way before the worker has started; the
+// worker takes its pieces as they come, and checks the whole (runtime.js).
+import { MunjangError, aborted, isNode, nodeModule, throwIfAborted } from './common.js';
 
 /** Nothing that munjang runs is near this; a server that announces more is wrong or hostile. */
 const MAX_MODEL_BYTES = 2 ** 30;
@@ -45,148 +45,142 @@ async function resolveSource(source, signal) {
 }
 
 /**
- * Brings a model file into the instance's memory, checks it and makes the encoder.
- *
- * @param {Promise<{ glue: any, memory: WebAssembly.Memory }>} wasm the module made by wasm-bindgen and
- *   its memory; may still be on its way, the model is asked for meanwhile
- * @param {ModelSource} given
- * @param {object} options
- * @param {boolean} options.cache whether to read and write the browser's cache
- * @param {boolean} [options.share] whether to return a copy of the bytes for other workers
- * @param {AbortSignal} [options.signal]
- * @param {(progress: { loaded: number, total: number | null }) => void} options.onProgress
- * @returns {Promise<{ encoder: any, source: 'network' | 'cache' | 'file', shared?: ArrayBuffer,
- *   keepCopy?: () => Promise<void>, which writes the file to the cache as long as the encoder lives,
- *   timings: { fetch: number, verify: number, model: number } }>}
+ * A model file that has begun to come.
+ * @typedef {object} OpenModel
+ * @property {ModelSource} source
+ * @property {any} chunks a stream's reader, or something iterable
+ * @property {number | null} length bytes of the file, where known
+ * @property {'network' | 'cache' | 'file'} place
+ * @property {boolean} keep whether the cache lacks it and can have it
  */
-export async function loadModel(wasm, given, { cache, share, signal, onProgress }) {
+
+/**
+ * Asks for a model file; its manifest and the cache are looked at first.
+ * @param {ModelSource} given
+ * @param {boolean} cache whether to read and write the browser's cache
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<OpenModel>}
+ */
+export async function openModel(given, cache, signal) {
   const source = await resolveSource(given, signal);
   const keep = cache && source.sha256 !== undefined && cacheAvailable();
-  const total = source.bytes ?? null;
-  if (total !== null) onProgress({ loaded: 0, total });
-  if (keep) {
-    const response = await readCached(source.sha256);
-    if (response?.body) {
-      try {
-        // Bytes from the cache are reported once they are known to be good: if they are not,
-        // the count of the download that follows must not start below them.
-        const loaded = await receive(wasm, source, {
-          chunks: response.body, length: total, share, keep: false, signal, onProgress: () => {} });
-        onProgress({ loaded: total, total });
-        return { ...loaded, source: 'cache' };
-      } catch (error) {
-        if (!['checksum_mismatch', 'download_truncated', 'not_a_model'].includes(error?.code)) throw error;
-        await deleteCached(source.sha256);
-      }
-    }
+  const kept = keep ? await readCached(source.sha256) : undefined;
+  if (kept?.body) {
+    return { source, chunks: kept.body.getReader(), length: source.bytes, place: 'cache', keep: false };
   }
+  return openNetwork(source, keep, signal);
+}
+
+async function openNetwork(source, keep, signal) {
   const { chunks, length, place } = await openUrl(source.url, 'model', signal);
-  try {
-    const loaded = await receive(wasm, source, { chunks, length: total ?? length, share, keep, signal, onProgress });
-    return { ...loaded, source: place };
-  } catch (error) {
-    // A download that nobody reads any more must not go on.
-    void chunks.cancel?.().catch(() => {});
-    throw error;
-  }
+  return { source, chunks, length: source.bytes ?? length, place, keep };
 }
 
-/** Takes in one stream of bytes; see `loadModel`. */
-async function receive(wasm, source, { chunks, length, share, keep, signal, onProgress }) {
-  const { glue, memory } = await wasm;
-  const started = performance.now();
-  let loaded = 0;
-  const each = (take) => drain(chunks, signal, () =>
-    `the model at ${source.url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`, take);
-  let buffer;
-  if (length === null) {
-    // No total, so nothing can be reserved: collect first.
-    const collected = [];
-    await each((chunk) => {
-      collected.push(chunk);
-      loaded += chunk.byteLength;
-      checkSize(loaded, source.url);
-      onProgress({ loaded, total: null });
-    });
-    if (loaded === 0) throw truncated(source.url, 0, null);
-    buffer = new glue.ModelBuffer(loaded);
-    for (const chunk of collected) buffer.push(chunk);
-    checkHead(view(memory, buffer), source.url);
-    onProgress({ loaded, total: loaded });
-  } else {
-    checkSize(length, source.url);
-    if (length === 0) throw truncated(source.url, 0, 0);
-    buffer = new glue.ModelBuffer(length);
+/**
+ * Hands a model file to a runtime, piece by piece, with progress. What was bad in the cache is deleted
+ * and fetched once more.
+ *
+ * @template T
+ * @param {OpenModel} model
+ * @param {object} runtime
+ * @param {(file: { url: string, bytes: number, sha256?: string, keep: boolean }) => Promise<T>} runtime.load
+ *   begins a file, and resolves when all of it is there and has been found good; a later call supersedes an
+ *   earlier one
+ * @param {(chunk: Uint8Array) => void} runtime.take takes the file's next bytes, for good
+ * @param {AbortSignal} [signal]
+ * @param {(progress: { loaded: number, total: number | null }) => void} [onProgress]
+ * @returns {Promise<T & { source: 'network' | 'cache' | 'file' }>}
+ */
+export async function sendModel(model, runtime, signal, onProgress = () => {}) {
+  const total = model.source.bytes ?? null;
+  if (total !== null) onProgress({ loaded: 0, total });
+  if (model.place === 'cache') {
     try {
-      let checked = false;
-      await each((chunk) => {
-        if (loaded + chunk.byteLength > length) {
-          throw new MunjangError('checksum_mismatch', `More bytes came from ${source.url} than the ${length} `
-            + 'that were announced. Serve the file as it is, without transforming it; give a manifest if it is compressed.');
-        }
-        buffer.push(chunk);
-        loaded += chunk.byteLength;
-        if (!checked && loaded >= HEAD) {
-          checkHead(view(memory, buffer), source.url);
-          checked = true;
-        }
-        // The event that says "all of it" is sent once the bytes are known to be right.
-        if (loaded < length) onProgress({ loaded, total: length });
-      });
-      if (!checked) checkHead(view(memory, buffer).subarray(0, loaded), source.url);
-      if (loaded < length) throw truncated(source.url, loaded, length);
+      // Bytes from the cache are reported once they are known to be good: if they are not, the count
+      // of the download that follows must not start below them.
+      const loaded = await send(model, runtime, signal, () => {});
+      onProgress({ loaded: total, total });
+      return loaded;
     } catch (error) {
-      buffer.free();
-      throw error;
+      if (!['checksum_mismatch', 'download_truncated', 'not_a_model'].includes(error?.code)) throw error;
+      await deleteCached(model.source.sha256);
+      model = await openNetwork(model.source, true, signal);
     }
   }
-  const received = performance.now();
-
-  // The digest runs in another thread, on a copy, while the tokenizer and the tensors are being
-  // checked here. The bytes stay where they are when `finish` makes them the encoder's.
-  const bytes = view(memory, buffer);
-  const [offset, size] = [bytes.byteOffset, bytes.byteLength];
-  const digest = source.sha256 === undefined ? undefined : digestOf(buffer, bytes);
-  const shared = share ? bytes.slice().buffer : undefined;
-  const hashed = performance.now();
-  let encoder;
-  let failure;
-  try {
-    encoder = buffer.finish();
-  } catch (error) {
-    failure = error;
-  }
-  const ready = performance.now();
-  if (digest !== undefined && (await digest) !== source.sha256) {
-    // A trap in a damaged file would have left `failure` behind; the damage is the better news.
-    encoder?.free();
-    throw new MunjangError('checksum_mismatch', `The model from ${source.url} is damaged or not the one that `
-      + 'the manifest names: its SHA-256 differs. Load it again; if it stays so, the files on the server do not belong together.');
-  }
-  if (failure) throw failure;
-  throwIfAborted(signal);
-  const verified = performance.now();
-  // Of the memory as it is then: it may have grown.
-  const keepCopy = keep
-    ? () => writeCached(source.sha256, new Response(new Uint8Array(memory.buffer, offset, size),
-      { headers: { 'content-type': 'application/octet-stream' } }))
-    : undefined;
-  if (length !== null) onProgress({ loaded, total: length });
-  return {
-    encoder,
-    shared,
-    keepCopy,
-    timings: { fetch: received - started, model: ready - hashed, verify: hashed - received + (verified - ready) },
-  };
+  return send(model, runtime, signal, onProgress);
 }
 
-const view = (memory, buffer) => new Uint8Array(memory.buffer, buffer.offset, buffer.total);
+/** Hands over one stream of bytes; see `sendModel`. */
+async function send({ source, chunks, length, place, keep }, runtime, signal, onProgress) {
+  const { url } = source;
+  let size = length;
+  let loaded = 0;
+  let given = false;
+  let head = new Uint8Array(0);
+  const begin = (bytes) => {
+    const loading = runtime.load({ url, bytes, sha256: source.sha256, keep });
+    // If the stream fails first, this failure must not count as unhandled.
+    loading.catch(() => {});
+    return loading;
+  };
+  /** Takes note of a chunk: how much there is, and whether it is a model that begins here. */
+  const note = (chunk) => {
+    loaded += chunk.byteLength;
+    if (head.length < HEAD) {
+      head = joined([head, chunk.subarray(0, HEAD_SHOWN)]);
+      if (head.length >= HEAD) checkHead(head, url);
+    }
+  };
+  const each = (take) => drain(chunks, signal, () =>
+    `the model at ${url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`, (chunk) => !given && take(chunk));
 
-async function digestOf(buffer, bytes) {
-  // Only secure contexts have crypto.subtle; a page on plain http does not.
-  if (!globalThis.crypto?.subtle) return buffer.sha256();
-  const digest = await crypto.subtle.digest('SHA-256', bytes);
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const all = async () => {
+    if (length === null) {
+      // No total, so no memory can be reserved: collect first.
+      const collected = [];
+      await each((chunk) => {
+        note(chunk);
+        checkSize(loaded, url);
+        collected.push(chunk);
+        onProgress({ loaded, total: null });
+      });
+      if (loaded === 0) throw truncated(url, 0, null);
+      if (head.length < HEAD) checkHead(head, url);
+      size = loaded;
+      const loading = begin(size);
+      for (const chunk of collected) runtime.take(chunk);
+      onProgress({ loaded, total: size });
+      return loading;
+    }
+    checkSize(length, url);
+    if (length === 0) throw truncated(url, 0, 0);
+    const loading = begin(length);
+    const sending = each((chunk) => {
+      if (loaded + chunk.byteLength > length) {
+        throw new MunjangError('checksum_mismatch', `More bytes came from ${url} than the ${length} `
+          + 'that were announced. Serve the file as it is, without transforming it; give a manifest if it is compressed.');
+      }
+      note(chunk);
+      runtime.take(chunk);
+      // The event that says "all of it" is sent once the bytes are known to be right.
+      if (loaded < length) onProgress({ loaded, total: length });
+    }).then(() => {
+      if (head.length < HEAD) checkHead(head, url);
+      if (loaded < length) throw truncated(url, loaded, length);
+      return loading;
+    });
+    // The runtime may fail before the last byte; then the rest is not waited for.
+    return Promise.race([sending, loading.then(() => sending)]);
+  };
+  try {
+    const result = await all();
+    if (length !== null && place !== 'cache') onProgress({ loaded, total: length });
+    return { ...result, source: place };
+  } finally {
+    // A download that nobody reads any more must not go on.
+    given = true;
+    void chunks.cancel?.().catch(() => {});
+  }
 }
 
 function checkSize(bytes, url) {
@@ -199,27 +193,40 @@ function checkSize(bytes, url) {
 const truncated = (url, loaded, total) => new MunjangError('download_truncated',
   `The download of ${url} ended after ${loaded} of ${total ?? 'an unknown number of'} bytes. Load it again.`);
 
+/** Bytes that tell a model file. */
 const HEAD = 9;
+/** Bytes that are looked at if it is none. */
+const HEAD_SHOWN = 64;
 const looksLikeHtml = (text) => /^\s*<(!doctype|!--|html|head|body|\?xml)/i.test(text);
 
 /** A model file begins with the length of its JSON header (eight bytes, little-endian) and `{`. */
 function checkHead(bytes, url) {
   if (bytes.length >= HEAD && bytes[4] === 0 && bytes[5] === 0 && bytes[6] === 0 && bytes[7] === 0
     && bytes[8] === 0x7b) return;
-  const start = new TextDecoder().decode(bytes.slice(0, 64));
+  const start = new TextDecoder().decode(bytes.slice(0, HEAD_SHOWN));
   throw new MunjangError('not_a_model', looksLikeHtml(start)
     ? `An HTML page came from ${url} instead of a model. The server answers unknown addresses with a page: check the address.`
     : `What came from ${url} is not a model file. Check the address.`);
 }
 
+/** @param {Uint8Array[]} parts */
+function joined(parts) {
+  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
 /**
- * Hands every chunk of a stream to `take` until it returns false, with failures named and the signal
- * obeyed. A plain loop: a file comes in hundreds of chunks, and generators around generators cost more
- * than the chunks.
+ * Hands every chunk (of a stream's reader, or of something iterable) to `take` until it returns false,
+ * with failures named and the signal obeyed. A plain loop: a file comes in hundreds of chunks, and
+ * generators around generators cost more than the chunks.
  */
 async function drain(chunks, signal, what, take) {
-  // Not every browser can iterate a ReadableStream.
-  const reader = chunks.getReader?.();
+  const reader = chunks.read ? chunks : undefined;
   let ended = false;
   let thrown;
   const give = (chunk) => {
@@ -282,7 +289,9 @@ async function openUrl(url, what, signal) {
   // With a content encoding the header counts the compressed bytes.
   const header = response.headers.get('content-encoding') ? null : response.headers.get('content-length');
   const length = header === null || !/^\d+$/.test(header) ? null : Number(header);
-  return { chunks: response.body, length, place: 'network' };
+  // The reader at once, not the stream: Node cancels one that nobody has locked when its response is
+  // collected as garbage.
+  return { chunks: response.body.getReader(), length, place: 'network' };
 }
 
 async function openFile(url, what) {
@@ -317,5 +326,69 @@ async function* readFile(open, path, what) {
     throw unreadable(what, path, cause);
   } finally {
     await file?.close();
+  }
+}
+
+// Verified model files, kept in the browser's Cache API under their SHA-256. Everything here may
+// fail without harm (private windows, full disks, plain http): the model is then fetched again.
+
+const CACHE_NAME = 'munjang-models';
+// A name that no network request can hit; the Cache API only takes http(s) addresses.
+const keyOf = (sha256) => `https://munjang.invalid/sha256/${sha256}`;
+
+async function openCache() {
+  try {
+    return await globalThis.caches?.open(CACHE_NAME);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * @param {string} sha256
+ * @returns {Promise<Response | undefined>}
+ */
+async function readCached(sha256) {
+  try {
+    return await (await openCache())?.match(keyOf(sha256));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Keeps a file whose SHA-256 has been checked.
+ * @param {string} sha256
+ * @param {Response} response
+ */
+export async function writeCached(sha256, response) {
+  try {
+    await (await openCache())?.put(keyOf(sha256), response);
+  } catch {
+    // Quota, or no storage at all.
+  }
+}
+
+/** @param {string} sha256 */
+async function deleteCached(sha256) {
+  try {
+    await (await openCache())?.delete(keyOf(sha256));
+  } catch {
+    // It will be found bad again, and fetched again.
+  }
+}
+
+/** Whether keeping a copy is possible at all. */
+const cacheAvailable = () => typeof globalThis.caches?.open === 'function';
+
+/**
+ * Deletes every model file that this package has kept for the page's origin.
+ * @returns {Promise<boolean>} whether there were any
+ */
+export async function clearModelCache() {
+  try {
+    return (await globalThis.caches?.delete(CACHE_NAME)) ?? false;
+  } catch {
+    return false;
   }
 }

@@ -27,15 +27,6 @@ export const defaultModel = () => ({
 });
 `);
 
-// wasm-bindgen writes the name that it gave the file; the build renamed it. Nothing here fetches by
-// that address, but bundlers follow it, and some stop if there is no such file.
-for (const build of ['simd', 'relaxed']) {
-  const glue = new URL(`wasm/munjang_${build}.js`, import.meta.url);
-  const source = await readFile(glue, 'utf8').catch(() => undefined);
-  const fixed = source?.replace(`munjang_${build}_bg.wasm`, `munjang_${build}.wasm`);
-  if (fixed !== source) await writeFile(glue, fixed);
-}
-
 // npm packs what lies in the package's own folder.
 for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {
   await copyFile(new URL(`../${name}`, import.meta.url), new URL(name, import.meta.url)).catch(() => {});

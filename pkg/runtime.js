@@ -1,13 +1,8 @@
-// One WebAssembly instance with one model in it. Runs in a worker, or beside the caller.
-import { unavailable } from './code.js';
-import { throwIfAborted } from './errors.js';
-import { loadModel } from './loader.js';
-// Both are imported at once: they are small, and a dynamic import in a worker needs settings in
-// some bundlers. Of the WebAssembly itself only the build in use is fetched.
-import * as relaxed from './wasm/munjang_relaxed.js';
-import * as simd128 from './wasm/munjang_simd.js';
-
-const GLUE = { relaxed, simd128 };
+// One WebAssembly instance with one model in it, and how it answers requests. Runs in a worker, or beside
+// the caller.
+import { MunjangError, toMessage } from './common.js';
+import { writeCached } from './loader.js';
+import createGlue from './wasm/munjang.js';
 
 /** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
 const KEEP_AFTER_MS = 250;
@@ -15,63 +10,103 @@ const KEEP_AFTER_MS = 250;
 export class Runtime {
   #encoder;
   #memory;
+  /** Where the file that is coming in takes its chunks from. */
+  #feed;
   #keepCopy;
   #keepTimer;
   #keeping;
 
   /**
-   * @param {object} request
-   * @param {'simd128' | 'relaxed'} request.build
-   * @param {import('./loader.js').ModelSource} request.source
-   * @param {boolean} request.cache
-   * @param {boolean} [request.share] return the bytes, for other workers to start without fetching
-   * @param {ArrayBuffer} [request.bytes] what a first worker shared
-   * @param {Promise<WebAssembly.Module>} code from `compileCode`; the model is asked for meanwhile
-   * @param {AbortSignal} [signal]
-   * @param {(progress: { loaded: number, total: number | null }) => void} [onProgress]
+   * Takes in a model file, whose bytes come by `take`; a later call supersedes an earlier one.
+   * @param {object} file
+   * @param {string} file.url for messages
+   * @param {number} file.bytes
+   * @param {string} [file.sha256] what the bytes must hash to, where that is known
+   * @param {boolean} file.keep whether to write it to the cache, a little later
+   * @param {boolean} [file.share] return the bytes, for other workers to start without fetching
+   * @param {Promise<WebAssembly.Module>} code from `compileCode`; chunks may come before
+   * @param {() => Promise<WebAssembly.Module>} getGeneral gives the general code, if the model needs it
    */
-  async load({ build, source, cache, share = false, bytes }, code, signal, onProgress = () => {}) {
-    throwIfAborted(signal);
-    const glue = GLUE[build];
+  async load({ url, bytes, sha256, keep, share = false }, code, getGeneral) {
+    this.#feed?.end();
+    const feed = (this.#feed = createFeed());
     const started = performance.now();
-    let compiled;
-    let instantiated;
-    const wasm = (async () => {
-      const module = await code;
-      compiled = performance.now();
-      const { memory } = await instantiate(glue, module);
-      instantiated = performance.now();
-      this.#memory = memory;
-      return { glue, memory };
-    })();
-    // If the model fails first, this failure must not count as unhandled.
-    wasm.catch(() => {});
-    let loaded;
-    if (bytes) {
-      await wasm;
-      const buffer = new glue.ModelBuffer(bytes.byteLength);
-      buffer.push(new Uint8Array(bytes));
-      loaded = {
-        encoder: buffer.finish(),
-        source: 'network',
-        timings: { fetch: 0, verify: 0, model: performance.now() - instantiated },
-      };
-    } else {
-      loaded = await loadModel(wasm, source, { cache, share, signal, onProgress });
+    const module = await code;
+    const compiled = performance.now();
+    let core = await instantiate(module);
+    const instantiated = performance.now();
+    const buffer = new core.glue.ModelBuffer(bytes);
+    while (buffer.received < bytes) {
+      const chunk = await feed.next();
+      if (chunk === undefined) {
+        buffer.free();
+        throw new MunjangError('aborted', 'The file was given up for another one.');
+      }
+      buffer.push(chunk);
     }
-    this.#encoder = loaded.encoder;
-    if (loaded.keepCopy) {
-      this.#keepCopy = loaded.keepCopy;
+    const received = performance.now();
+
+    // The digest runs in another thread, on a copy, while the tokenizer and the tensors are being
+    // checked here. The bytes stay where they are when `finish` makes them the encoder's.
+    let { offset } = buffer;
+    const lying = view(core.memory, offset, bytes);
+    const digest = sha256 === undefined ? undefined : digestOf(buffer, lying);
+    const shared = share ? lying.slice().buffer : undefined;
+    const hashed = performance.now();
+    let encoder;
+    let failure;
+    try {
+      encoder = buffer.finish();
+    } catch (error) {
+      failure = error;
+    }
+    const ready = performance.now();
+    const damaged = digest !== undefined && (await digest) !== sha256;
+    const verified = performance.now();
+    if (failure?.code === 'tokenizer_unsupported' && !damaged) {
+      // The file moves on to an instance that can read it, and this one is given up.
+      failure = undefined;
+      const general = await instantiate(await getGeneral());
+      ({ encoder, offset } = move(view(core.memory, buffer.offset, bytes), general.glue));
+      buffer.free();
+      core = general;
+    } else if (failure === undefined || typeof failure.code === 'string') {
+      // After a trap (which carries no code) the instance must not be touched again.
+      buffer.free();
+    }
+    if (damaged) {
+      // A trap in a damaged file would have left `failure` behind; the damage is the better news.
+      encoder?.free();
+      throw new MunjangError('checksum_mismatch', `The model from ${url} is damaged or not the one that `
+        + 'the manifest names: its SHA-256 differs. Load it again; if it stays so, the files on the server do not belong together.');
+    }
+    if (failure) throw failure;
+    const finished = performance.now();
+    this.#encoder = encoder;
+    this.#memory = core.memory;
+    if (keep) {
+      // Of the memory as it is then: it may have grown.
+      this.#keepCopy = () => writeCached(sha256, new Response(view(this.#memory, offset, bytes),
+        { headers: { 'content-type': 'application/octet-stream' } }));
       this.#keepTimer = setTimeout(() => void this.settled(), KEEP_AFTER_MS);
     }
     return {
-      ...this.#encoder.info(),
-      build,
-      source: loaded.source,
-      keeping: loaded.keepCopy !== undefined,
-      timings: { code: compiled - started, instantiate: instantiated - compiled, ...loaded.timings },
-      ...(share ? { shared: loaded.shared } : {}),
+      ...encoder.info(),
+      keeping: keep,
+      shared,
+      timings: {
+        code: compiled - started,
+        instantiate: instantiated - compiled,
+        fetch: received - instantiated,
+        verify: hashed - received + (verified - ready),
+        model: ready - hashed + (finished - verified),
+      },
     };
+  }
+
+  /** @param {Uint8Array} chunk the next bytes of the file that is coming in */
+  take(chunk) {
+    this.#feed?.give(chunk);
   }
 
   /** Resolves when the model's way into the cache has ended; begins it if it has not begun. */
@@ -113,15 +148,125 @@ export class Runtime {
   free() {
     clearTimeout(this.#keepTimer);
     this.#keepCopy = undefined;
+    this.#feed?.end();
     this.#encoder?.free();
     this.#encoder = undefined;
   }
 }
 
-async function instantiate(glue, module) {
+/** Chunks that come by `give` and go by `next`, which gives undefined after `end`. */
+function createFeed() {
+  const chunks = [];
+  let ended = false;
+  let wake = () => {};
+  return {
+    give(chunk) {
+      chunks.push(chunk);
+      wake();
+    },
+    end() {
+      ended = true;
+      wake();
+    },
+    async next() {
+      while (chunks.length === 0 && !ended) await new Promise((resolve) => { wake = resolve; });
+      return ended ? undefined : chunks.shift();
+    },
+  };
+}
+
+/** A fresh instance: its exports' JavaScript face and its memory. */
+async function instantiate(module) {
+  const glue = createGlue();
   try {
-    return await glue.default({ module_or_path: module });
+    const { memory } = await glue({ module_or_path: module });
+    return { glue, memory };
   } catch (cause) {
-    throw unavailable('its module', cause);
+    throw new MunjangError('wasm_unavailable', `The encoder's code cannot be started: ${cause?.message ?? cause}. `
+      + 'Serve the files of the package as they are, all of one version.', { cause });
   }
+}
+
+const view = (memory, offset, length) => new Uint8Array(memory.buffer, offset, length);
+
+/** Makes the encoder of a file that lies in the memory of another instance. */
+function move(bytes, glue) {
+  const buffer = new glue.ModelBuffer(bytes.byteLength);
+  buffer.push(bytes);
+  const { offset } = buffer;
+  const encoder = buffer.finish();
+  buffer.free();
+  return { encoder, offset };
+}
+
+async function digestOf(buffer, bytes) {
+  // Only secure contexts have crypto.subtle; a page on plain http does not.
+  if (!globalThis.crypto?.subtle) return buffer.sha256();
+  const digest = await crypto.subtle.digest('SHA-256', bytes);
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/**
+ * Answers requests. A request is { id, op, … }; an answer is { id, result } or { id, error } or, on the way
+ * to it, { id, needs: 'general' }: send the general code. `take` (the file's next bytes) has no answer.
+ *
+ * @param {(message: object, transfer?: Transferable[]) => void} post
+ * @returns {(request: { id: number, op: string }) => Promise<void>}
+ */
+export function createService(post) {
+  const runtime = new Runtime();
+  // Comes in a message of its own: the model need not wait for it.
+  let resolveCode;
+  const nextCode = () => new Promise((resolve) => {
+    resolveCode = resolve;
+  });
+  let code = nextCode();
+
+  const answer = async (request) => {
+    switch (request.op) {
+      case 'code':
+        resolveCode(request.module);
+        return [undefined];
+      case 'load': {
+        const { id } = request;
+        const result = await runtime.load(request, code, () => {
+          code = nextCode();
+          post({ id, needs: 'general' });
+          return code;
+        });
+        return [result, result.shared ? [result.shared] : []];
+      }
+      case 'encode': {
+        const result = runtime.encode(request.texts);
+        return [result, [result.embeddings.buffer, result.tokenCounts.buffer, result.truncated.buffer]];
+      }
+      case 'count':
+        return [runtime.count(request.texts)];
+      case 'memory':
+        return [runtime.memory()];
+      case 'settle':
+        return [await runtime.settled()];
+      case 'free':
+        runtime.free();
+        return [undefined];
+    }
+    throw new Error(`no such request: ${request.op}`);
+  };
+
+  return async (request) => {
+    const { id } = request;
+    if (request.op === 'take') {
+      runtime.take(request.chunk);
+      return;
+    }
+    try {
+      const [result, transfer] = await answer(request);
+      post({ id, result }, transfer);
+    } catch (error) {
+      // What carries a code was found and reported by the code in charge. Anything else is a trap,
+      // an exhausted stack or memory: the instance's state is unknown, so it must not go on.
+      const fatal = typeof error?.code !== 'string';
+      post({ id, error: toMessage(error), fatal });
+    }
+  };
 }

@@ -1,14 +1,9 @@
 // The entry of a worker, in a browser or in Node.
-import { isNode, nodeModule } from './platform.js';
-import { createService } from './service.js';
+import { isNode, nodeModule } from './common.js';
+import { createService } from './runtime.js';
 // Named here too, so that they are all asked for at once and not one after the other.
-import './cache.js';
-import './code.js';
-import './errors.js';
 import './loader.js';
-import './runtime.js';
-import './wasm/munjang_relaxed.js';
-import './wasm/munjang_simd.js';
+import './wasm/munjang.js';
 
 if (isNode) {
   // Not awaited: a worker bundled as a classic script cannot wait at its top level. Messages that

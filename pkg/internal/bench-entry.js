@@ -1,8 +1,8 @@
 // For measuring the encoder from outside on any converted checkpoint, token ids in. Not part of
 // the package's public face. Runs on the calling thread, so that its CPU time can be read there.
-import { compileCode } from '../code.js';
-import { chooseBuild } from '../features.js';
-import { resolveUrl } from '../platform.js';
+import { chooseBuild, compileCode } from '../code.js';
+import { resolveUrl } from '../common.js';
+import { openModel, sendModel } from '../loader.js';
 import { Runtime } from '../runtime.js';
 
 /**
@@ -19,14 +19,18 @@ import { Runtime } from '../runtime.js';
  */
 export async function init(modelUrl, opts = {}) {
   const runtime = new Runtime();
-  const source = { url: await resolveUrl(modelUrl) };
   const build = chooseBuild(opts.build);
-  const info = await runtime.load({ build, source, cache: false }, compileCode(build));
+  const code = compileCode(build);
+  const model = await openModel({ url: await resolveUrl(modelUrl) }, false);
+  const loaded = await sendModel(model, {
+    load: (file) => runtime.load(file, code, () => compileCode(build, true)),
+    take: (chunk) => runtime.take(chunk),
+  });
   return {
     encodeIds: (batch) => runtime.encodeIds(batch),
     encodeTexts: (texts) => runtime.encode(texts).embeddings,
     countTokens: (texts) => runtime.count(texts),
-    info,
+    info: { ...loaded, build },
     memoryBytes: () => runtime.memory(),
     dispose: () => runtime.free(),
   };

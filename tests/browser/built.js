@@ -5,7 +5,8 @@ export const PKG = new URL('../../pkg/', import.meta.url);
 export const WWW = new URL('../../www/', import.meta.url);
 export const BLANK = new URL('./blank/', import.meta.url);
 
-for (const path of ['wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.wasm', 'model/model.js']) {
+for (const path of ['wasm/munjang.js', 'wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.wasm', 'wasm/munjang_general_simd.wasm',
+  'wasm/munjang_general_relaxed.wasm', 'model/model.js']) {
   if (!existsSync(new URL(path, PKG))) throw new Error(`pkg/${path} is missing; run ./build.sh pkg first`);
 }
 

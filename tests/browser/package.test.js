@@ -2,12 +2,16 @@
 // caches and old browsers treat it.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 
 import { loadEncoder } from '../../pkg/index.js';
 import { BLANK, PKG, VARIED } from './built.js';
 import { launch } from './chromium.js';
+import { convert, encodeLines, ensureNative } from './native.js';
 import { openSite } from './site.js';
 
 const manifest = JSON.parse(await readFile(new URL('model/manifest.json', PKG), 'utf8'));
@@ -71,6 +75,7 @@ describe('loading', () => {
       assert.equal(first.info.modelId, manifest.modelId);
       assert.equal(first.info.bytes, manifest.bytes);
       assert.ok(first.events.length > 2);
+      assert.ok(!site.requests.some((path) => path.includes('general')), 'the shipped model needs no general code');
       const check = (events) => {
         assert.ok(events.every(({ total }) => total === manifest.bytes));
         assert.ok(events.every(({ loaded }, i) => i === 0 || loaded >= events[i - 1].loaded));
@@ -214,6 +219,51 @@ describe('loading', () => {
     }));
 });
 
+describe('models with other tokenizers', () => {
+  let folder;
+  let models;
+  before(async () => {
+    await ensureNative();
+    folder = await mkdtemp(join(tmpdir(), 'munjang-models-'));
+    models = await openSite({ '/': pathToFileURL(`${folder}/`) });
+    models.intercept = (_path, response) => void response.setHeader('access-control-allow-origin', '*');
+  });
+  after(async () => {
+    await models.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  // WordPiece, WordPiece in lower case, byte-level BPE, and a Unigram that ours does not run.
+  for (const name of ['bert', 'distilbert', 'roberta', 'xlm-roberta']) {
+    test(`${name}: the general code, the native bits, the file fetched once`, async () => {
+      const file = join(folder, `${name}.munjang`);
+      await convert(new URL(`../fixtures/small/${name}/`, import.meta.url), file);
+      const bytes = await readFile(file);
+      await writeFile(join(folder, `${name}.json`), JSON.stringify({
+        file: `${name}.munjang`, bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') }));
+      // Lines: the command line reads no others.
+      const texts = VARIED.filter((text) => !/[\n\r\ud800]/.test(text));
+      const expected = hash(await encodeLines(file, texts));
+      for (const options of [{ build: 'simd128' }, { build: 'relaxed' }, { worker: false }, { workers: 2 }]) {
+        await withPage(async (page) => {
+          site.requests.length = 0;
+          models.requests.length = 0;
+          const loaded = await load(page, { ...options, modelUrl: `${models.origin}/${name}.json` });
+          assert.equal(loaded.code, undefined, loaded.message);
+          assert.equal(loaded.events.at(-1).loaded, bytes.length);
+          const floats = await page.evaluate(async (texts) => (await encoder.encode(texts)).flatMap((v) => [...v]), texts);
+          assert.equal(hash(floats), expected, JSON.stringify(options));
+          assert.equal(models.requests.filter((path) => path.endsWith('.munjang')).length, 1);
+          assert.equal(site.requests.filter((path) => path.includes('munjang_general_')).length, 1);
+          await waitForCache(page);
+          await page.evaluate(() => encoder.dispose());
+          assert.equal((await load(page, { ...options, modelUrl: `${models.origin}/${name}.json` })).info.source, 'cache');
+        });
+      }
+    });
+  }
+});
+
 describe('encoding', () => {
   test('the same bits in both builds, in Node and in Chromium, alone and in a batch', async () => {
     const hashes = {};
@@ -340,12 +390,17 @@ describe('encoding', () => {
   test('after a trap in the real core the next call starts a fresh instance, from the cache', () =>
     withPage(async (page) => {
       // A worker whose core traps on one text: everything else is what ships.
-      const glue = await readFile(new URL('wasm/munjang_relaxed.js', PKG), 'utf8');
-      site.intercept = (path, response) => path.endsWith('/munjang_relaxed.js') && (response.writeHead(200, { 'content-type': 'text/javascript' })
-        .end(`${glue}\nconst encodeBatch = Encoder.prototype.encodeBatch;
-          Encoder.prototype.encodeBatch = function (texts) {
-            if (texts.includes('#trap')) throw new WebAssembly.RuntimeError('unreachable');
-            return encodeBatch.call(this, texts);
+      const glue = await readFile(new URL('wasm/munjang.js', PKG), 'utf8');
+      site.intercept = (path, response) => path.endsWith('/munjang.js') && (response.writeHead(200, { 'content-type': 'text/javascript' })
+        .end(`${glue.replace('export default', 'const createGlue =')}
+          export default () => {
+            const glue = createGlue();
+            const { encodeBatch } = glue.Encoder.prototype;
+            glue.Encoder.prototype.encodeBatch = function (texts) {
+              if (texts.includes('#trap')) throw new WebAssembly.RuntimeError('unreachable');
+              return encodeBatch.call(this, texts);
+            };
+            return glue;
           };`), true);
       await load(page, { build: 'relaxed' });
       await waitForCache(page);

@@ -1,6 +1,6 @@
 // Loading: progress, sources, and each way in which a model can fail to arrive.
 import assert from 'node:assert/strict';
-import { writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
@@ -224,6 +224,76 @@ test('without crypto.subtle the core computes the digest', async () => {
   } finally {
     Object.defineProperty(globalThis, 'crypto', { value: crypto, configurable: true });
   }
+});
+
+describe("a model whose tokenizer needs the general code", () => {
+  const odd = fakeModel({ mark: 'odd' });
+  let other;
+  before(async () => {
+    other = await fakePackage(odd);
+  });
+  after(() => other.remove());
+
+  for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
+    test(`gets it without being fetched again, ${JSON.stringify(options)}`, async () => {
+      const server = await serve({ '/manifest.json': (_q, r) => r.end(JSON.stringify(other.manifest)), '/fake.munjang': pieces(odd) });
+      const { loadEncoder } = await other.import();
+      const events = [];
+      const encoder = await loadEncoder({
+        ...options, modelUrl: `${server.origin}/manifest.json`, onProgress: (event) => events.push(event) });
+      checkEvents(events, odd.length);
+      assert.equal(server.requests.filter((path) => path === '/fake.munjang').length, 1);
+      assert.equal((await encoder.encode(Array(200).fill('가'))).length, 200);
+      assert.equal(encoder.info.bytes, odd.length);
+      // A restart begins with the general code: the other is not asked for any more.
+      const slim = ['simd', 'relaxed'].map((name) => join(other.root, `wasm/munjang_${name}.wasm`));
+      const code = await Promise.all(slim.map((path) => readFile(path)));
+      await Promise.all(slim.map((path) => rm(path)));
+      await assert.rejects(encoder.encode('#trap'), { code: 'crashed' });
+      assert.equal((await encoder.encode('다시')).length, 8);
+      await Promise.all(slim.map((path, n) => writeFile(path, code[n])));
+      encoder.dispose();
+      await server.close();
+    });
+  }
+
+  test('is wasm_unavailable where that is missing, and checksum_mismatch if it is damaged', async () => {
+    const broken = await fakePackage(odd);
+    try {
+      const { loadEncoder } = await broken.import();
+      for (const name of ['simd', 'relaxed']) await rm(join(broken.root, `wasm/munjang_general_${name}.wasm`));
+      for (const worker of [true, false]) await assert.rejects(loadEncoder({ worker }), { code: 'wasm_unavailable' });
+      const damaged = odd.slice();
+      damaged[1000] ^= 1;
+      await writeFile(join(broken.root, 'model/fake.munjang'), damaged);
+      for (const worker of [true, false]) await assert.rejects(loadEncoder({ worker }), { code: 'checksum_mismatch' });
+    } finally {
+      await broken.remove();
+    }
+  });
+
+  test('is kept in the cache, and read from there', async () => {
+    const store = new Map();
+    globalThis.caches = {
+      open: async () => ({
+        match: async (key) => (store.has(key) ? new Response(store.get(key).slice()) : undefined),
+        put: async (key, response) => void store.set(key, new Uint8Array(await response.arrayBuffer())),
+        delete: async (key) => store.delete(key),
+      }),
+    };
+    try {
+      const { loadEncoder } = await other.import();
+      const first = await loadEncoder({ worker: false });
+      first.dispose();
+      while (store.size === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(sha256([...store.values()][0]), sha256(odd));
+      const second = await loadEncoder({ worker: false });
+      assert.equal(second.info.source, 'cache');
+      second.dispose();
+    } finally {
+      delete globalThis.caches;
+    }
+  });
 });
 
 test('missing code is wasm_unavailable', async () => {

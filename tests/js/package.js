@@ -1,6 +1,6 @@
 // A copy of the package with the fake core in it.
 import { createHash } from 'node:crypto';
-import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -18,6 +18,12 @@ export function fakeModel({ size = 300_000, mark = 'model' } = {}) {
   return bytes;
 }
 
+/** An empty module with a custom section named `fake`. */
+function fakeCode(says) {
+  const section = new TextEncoder().encode(`\x04fake${says}`);
+  return Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 0, section.length, ...section);
+}
+
 export const sha256 = (bytes) => createHash('sha256').update(bytes).digest('hex');
 
 export async function fakePackage(model = fakeModel()) {
@@ -25,10 +31,11 @@ export async function fakePackage(model = fakeModel()) {
   await cp(pkg, root, { recursive: true, filter: (path) => !/\/(wasm|model|node_modules)(\/|$)/.test(path) });
   await mkdir(join(root, 'wasm'));
   await mkdir(join(root, 'model'));
-  const source = await readFile(glue, 'utf8');
-  for (const [name, kernel] of [['simd', 'simd128'], ['relaxed', 'relaxed']]) {
-    await writeFile(join(root, `wasm/munjang_${name}.js`), source.replace('KERNEL', JSON.stringify(kernel)));
-    await writeFile(join(root, `wasm/munjang_${name}.wasm`), Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0));
+  await copyFile(glue, join(root, 'wasm/munjang.js'));
+  for (const [name, says] of [
+    ['simd', 'simd128'], ['relaxed', 'relaxed'], ['general_simd', 'simd128 general'], ['general_relaxed', 'relaxed general'],
+  ]) {
+    await writeFile(join(root, `wasm/munjang_${name}.wasm`), fakeCode(says));
   }
   const manifest = { file: 'fake.munjang', bytes: model.length, sha256: sha256(model), modelId: '0123456789abcdef', formatVersion: 1 };
   await writeFile(join(root, 'model/fake.munjang'), model);

@@ -1,7 +1,7 @@
 // The hand-written types against a strict user, and against the code they describe.
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -43,8 +43,9 @@ test('every error code in the code is declared and explained in the README', asy
   const readme = await readFile(new URL('../../pkg/README.md', import.meta.url), 'utf8');
   const declared = [...types.slice(types.indexOf('MunjangErrorCode')).matchAll(/^ {2}\| '(\w+)'/gm)].map(([, code]) => code);
   const used = new Set();
-  for (const name of ['code', 'encoder', 'errors', 'features', 'hosts', 'index', 'lane', 'loader', 'runtime', 'service', 'worker']) {
-    const source = await readFile(new URL(`../../pkg/${name}.js`, import.meta.url), 'utf8');
+  const pkg = new URL('../../pkg/', import.meta.url);
+  for (const name of (await readdir(pkg)).filter((name) => name.endsWith('.js'))) {
+    const source = await readFile(new URL(name, pkg), 'utf8');
     for (const [, code] of source.matchAll(/new MunjangError\(\s*'(\w+)'/g)) used.add(code);
   }
   assert.ok(used.size > 10);

@@ -33,11 +33,11 @@ after(() => rm(folder, { recursive: true, force: true }));
 
 test('the tarball holds what is needed and nothing else', async () => {
   for (const path of ['index.js', 'index.d.ts', 'worker.js', 'README.md', 'package.json', 'internal/bench-entry.js', 'model/manifest.json',
-    'model/model.js', `model/${manifest.file}`, 'wasm/munjang_simd.js', 'wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.js',
-    'wasm/munjang_relaxed.wasm']) {
+    'model/model.js', `model/${manifest.file}`, 'wasm/munjang.js', 'wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.wasm',
+    'wasm/munjang_general_simd.wasm', 'wasm/munjang_general_relaxed.wasm']) {
     assert.ok(files.includes(path), `${path} is missing`);
   }
-  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|index\.d\.ts|[a-z]+\.js|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang_(simd|relaxed)\.(js|wasm))$/;
+  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|index\.d\.ts|[a-z]+\.js|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang(\.js|_(general_)?(simd|relaxed)\.wasm))$/;
   assert.deepEqual(files.filter((path) => !known.test(path)), []);
   const { dependencies, scripts } = JSON.parse(await readFile(join(folder, 'node_modules/munjang/package.json'), 'utf8'));
   assert.equal(dependencies, undefined);
@@ -128,7 +128,7 @@ test('through a bundler', async () => {
   const dist = join(app, 'dist');
   const assets = await readdir(join(dist, 'assets'));
   assert.equal(assets.filter((name) => name.endsWith('.munjang')).length, 1, 'the model came along, once');
-  assert.equal(assets.filter((name) => name.endsWith('.wasm')).length, 2, 'so did the code');
+  assert.equal(assets.filter((name) => name.endsWith('.wasm')).length, 4, 'so did the code');
   const seen = await runPage(pathToFileURL(`${dist}/`));
   assert.ok(seen.score > 0.3);
   assert.equal(seen.worker, true);

@@ -1,4 +1,5 @@
-// What every part needs: errors, and what differs between browsers and Node.
+// What both sides need, the caller's and the worker's: errors, what differs between browsers and Node, and the
+// cache.
 
 /**
  * The package's one error type. `code` is stable within a major version; README.md lists all codes
@@ -73,4 +74,68 @@ export async function resolveUrl(url) {
   if (/^[a-z][a-z0-9+.-]+:/i.test(url)) return new URL(url).href;
   const { pathToFileURL } = await nodeModule('node:url');
   return pathToFileURL(url).href;
+}
+
+// Verified model files, kept in the browser's Cache API under their SHA-256. Everything here may
+// fail without harm (private windows, full disks, plain http): the model is then fetched again.
+
+const CACHE_NAME = 'munjang-models';
+// A name that no network request can hit; the Cache API only takes http(s) addresses.
+const keyOf = (sha256) => `https://munjang.invalid/sha256/${sha256}`;
+
+async function openCache() {
+  try {
+    return await globalThis.caches?.open(CACHE_NAME);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * @param {string} sha256
+ * @returns {Promise<Response | undefined>}
+ */
+export async function readCached(sha256) {
+  try {
+    return await (await openCache())?.match(keyOf(sha256));
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Keeps a file whose SHA-256 has been checked.
+ * @param {string} sha256
+ * @param {Response} response
+ */
+export async function writeCached(sha256, response) {
+  try {
+    await (await openCache())?.put(keyOf(sha256), response);
+  } catch {
+    // Quota, or no storage at all.
+  }
+}
+
+/** @param {string} sha256 */
+export async function deleteCached(sha256) {
+  try {
+    await (await openCache())?.delete(keyOf(sha256));
+  } catch {
+    // It will be found bad again, and fetched again.
+  }
+}
+
+/** Whether keeping a copy is possible at all. */
+export const cacheAvailable = () => typeof globalThis.caches?.open === 'function';
+
+/**
+ * Deletes every model file that this package has kept for the page's origin.
+ * @returns {Promise<boolean>} whether there were any
+ */
+export async function clearModelCache() {
+  try {
+    return (await globalThis.caches?.delete(CACHE_NAME)) ?? false;
+  } catch {
+    return false;
+  }
 }

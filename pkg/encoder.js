@@ -155,10 +155,10 @@ export class SentenceEncoder {
       code.then((module) => lane.call({ op: 'code', module })).catch(closeAll);
     };
     const open = async () => {
-      // All at once: the worker takes longest to start, the model longest to come.
+      // All at once. The model, longest on its way, first.
+      const opening = openModel(source, cache, signal);
       const spawning = spawn();
       if (!code) getCode(false);
-      const opening = openModel(source, cache, signal);
       // If the worker fails first, this failure must not count as unhandled, nor the download go on.
       opening.catch(() => {});
       failed.catch(() => opening.then(({ chunks }) => chunks.cancel?.()).catch(() => {}));

@@ -9,13 +9,14 @@
  * @module
  */
 import { chooseBuild } from './code.js';
-import { MunjangError, resolveUrl, throwIfAborted } from './common.js';
+import { MunjangError, clearModelCache, resolveUrl, throwIfAborted } from './common.js';
 import { SentenceEncoder } from './encoder.js';
 import { workersAvailable } from './lane.js';
 import { defaultModel } from './model/model.js';
+// Named here too, so that it is asked for at once with the others.
+import './loader.js';
 
-export { clearModelCache } from './loader.js';
-export { MunjangError, SentenceEncoder };
+export { MunjangError, SentenceEncoder, clearModelCache };
 
 /**
  * Loads a model and readies it for use; index.d.ts describes the options.

@@ -1,7 +1,9 @@
 // How a model file comes in: manifest, cache, network or disk; every byte counted, the first ones looked
 // at. This runs where the caller is, so that the file is on its way before the worker has started; the
 // worker takes its pieces as they come, and checks the whole (runtime.js).
-import { MunjangError, aborted, isNode, nodeModule, throwIfAborted } from './common.js';
+import {
+  MunjangError, aborted, cacheAvailable, deleteCached, isNode, nodeModule, readCached, throwIfAborted,
+} from './common.js';
 
 /** Nothing that munjang runs is near this; a server that announces more is wrong or hostile. */
 const MAX_MODEL_BYTES = 2 ** 30;
@@ -11,6 +13,8 @@ const MAX_MODEL_BYTES = 2 ** 30;
  * @property {string} url absolute address of a model file, or of a manifest (`….json`)
  * @property {number} [bytes] size of the file, where known
  * @property {string} [sha256] its SHA-256 in lower-case hex, where known
+ * @property {{ bytes: number, sha256: string[] }} [pieces] the SHA-256 of each so many bytes of it, the last
+ *   piece being shorter; these can be checked while the rest is on its way
  */
 
 /**
@@ -83,7 +87,7 @@ async function openNetwork(source, keep, signal) {
  * @template T
  * @param {OpenModel} model
  * @param {object} runtime
- * @param {(file: { url: string, bytes: number, sha256?: string, keep: boolean }) => Promise<T>} runtime.load
+ * @param {(file: { url: string, bytes: number, sha256?: string, pieces?: object, keep: boolean }) => Promise<T>} runtime.load
  *   begins a file, and resolves when all of it is there and has been found good; a later call supersedes an
  *   earlier one
  * @param {(chunk: Uint8Array) => void} runtime.take takes the file's next bytes, for good
@@ -118,7 +122,7 @@ async function send({ source, chunks, length, place, keep }, runtime, signal, on
   let given = false;
   let head = new Uint8Array(0);
   const begin = (bytes) => {
-    const loading = runtime.load({ url, bytes, sha256: source.sha256, keep });
+    const loading = runtime.load({ url, bytes, sha256: source.sha256, pieces: source.pieces, keep });
     // If the stream fails first, this failure must not count as unhandled.
     loading.catch(() => {});
     return loading;
@@ -326,69 +330,5 @@ async function* readFile(open, path, what) {
     throw unreadable(what, path, cause);
   } finally {
     await file?.close();
-  }
-}
-
-// Verified model files, kept in the browser's Cache API under their SHA-256. Everything here may
-// fail without harm (private windows, full disks, plain http): the model is then fetched again.
-
-const CACHE_NAME = 'munjang-models';
-// A name that no network request can hit; the Cache API only takes http(s) addresses.
-const keyOf = (sha256) => `https://munjang.invalid/sha256/${sha256}`;
-
-async function openCache() {
-  try {
-    return await globalThis.caches?.open(CACHE_NAME);
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * @param {string} sha256
- * @returns {Promise<Response | undefined>}
- */
-async function readCached(sha256) {
-  try {
-    return await (await openCache())?.match(keyOf(sha256));
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * Keeps a file whose SHA-256 has been checked.
- * @param {string} sha256
- * @param {Response} response
- */
-export async function writeCached(sha256, response) {
-  try {
-    await (await openCache())?.put(keyOf(sha256), response);
-  } catch {
-    // Quota, or no storage at all.
-  }
-}
-
-/** @param {string} sha256 */
-async function deleteCached(sha256) {
-  try {
-    await (await openCache())?.delete(keyOf(sha256));
-  } catch {
-    // It will be found bad again, and fetched again.
-  }
-}
-
-/** Whether keeping a copy is possible at all. */
-const cacheAvailable = () => typeof globalThis.caches?.open === 'function';
-
-/**
- * Deletes every model file that this package has kept for the page's origin.
- * @returns {Promise<boolean>} whether there were any
- */
-export async function clearModelCache() {
-  try {
-    return (await globalThis.caches?.delete(CACHE_NAME)) ?? false;
-  } catch {
-    return false;
   }
 }

@@ -10,10 +10,17 @@ const target = new URL('./model/', import.meta.url);
 const manifest = JSON.parse(await readFile(new URL('manifest.json', models), 'utf8'));
 const source = new URL(manifest.file, models);
 const { size } = await stat(source);
-const sha256 = createHash('sha256').update(await readFile(source)).digest('hex');
+const content = await readFile(source);
+const sha256Of = (bytes) => createHash('sha256').update(bytes).digest('hex');
+const sha256 = sha256Of(content);
 if (size !== manifest.bytes || sha256 !== manifest.sha256) {
   throw new Error(`models/manifest.json does not describe models/${manifest.file}: it has ${size} bytes and SHA-256 ${sha256}`);
 }
+
+// Also by pieces: a browser can check those while the rest is still on its way.
+const PIECE = 2 ** 20;
+const pieces = [];
+for (let at = 0; at < size; at += PIECE) pieces.push(sha256Of(content.subarray(at, at + PIECE)));
 
 await mkdir(target, { recursive: true });
 for (const name of await readdir(target)) await rm(new URL(name, target));
@@ -24,6 +31,11 @@ export const defaultModel = () => ({
   url: new URL(${JSON.stringify(`./${manifest.file}`)}, import.meta.url).href,
   bytes: ${manifest.bytes},
   sha256: ${JSON.stringify(manifest.sha256)},
+  pieces: {
+    bytes: ${PIECE},
+    sha256: [${pieces.map((piece) => `\n      ${JSON.stringify(piece)},`).join('')}
+    ],
+  },
 });
 `);
 

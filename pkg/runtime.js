@@ -1,7 +1,6 @@
 // One WebAssembly instance with one model in it, and how it answers requests. Runs in a worker, or beside
 // the caller.
-import { MunjangError, toMessage } from './common.js';
-import { writeCached } from './loader.js';
+import { MunjangError, toMessage, writeCached } from './common.js';
 import createGlue from './wasm/munjang.js';
 
 /** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
@@ -22,12 +21,13 @@ export class Runtime {
    * @param {string} file.url for messages
    * @param {number} file.bytes
    * @param {string} [file.sha256] what the bytes must hash to, where that is known
+   * @param {{ bytes: number, sha256: string[] }} [file.pieces] the same for pieces of it, to be checked as they come
    * @param {boolean} file.keep whether to write it to the cache, a little later
    * @param {boolean} [file.share] return the bytes, for other workers to start without fetching
    * @param {Promise<WebAssembly.Module>} code from `compileCode`; chunks may come before
    * @param {() => Promise<WebAssembly.Module>} getGeneral gives the general code, if the model needs it
    */
-  async load({ url, bytes, sha256, keep, share = false }, code, getGeneral) {
+  async load({ url, bytes, sha256, pieces, keep, share = false }, code, getGeneral) {
     this.#feed?.end();
     const feed = (this.#feed = createFeed());
     const started = performance.now();
@@ -36,6 +36,7 @@ export class Runtime {
     let core = await instantiate(module);
     const instantiated = performance.now();
     const buffer = new core.glue.ModelBuffer(bytes);
+    const check = createCheck(sha256, pieces, bytes, buffer);
     while (buffer.received < bytes) {
       const chunk = await feed.next();
       if (chunk === undefined) {
@@ -43,16 +44,13 @@ export class Runtime {
         throw new MunjangError('aborted', 'The file was given up for another one.');
       }
       buffer.push(chunk);
+      check?.advance(view(core.memory, buffer.offset, buffer.received));
     }
     const received = performance.now();
 
-    // The digest runs in another thread, on a copy, while the tokenizer and the tensors are being
-    // checked here. The bytes stay where they are when `finish` makes them the encoder's.
+    // The bytes stay where they are when `finish` makes them the encoder's.
     let { offset } = buffer;
-    const lying = view(core.memory, offset, bytes);
-    const digest = sha256 === undefined ? undefined : digestOf(buffer, lying);
-    const shared = share ? lying.slice().buffer : undefined;
-    const hashed = performance.now();
+    const shared = share ? view(core.memory, offset, bytes).slice().buffer : undefined;
     let encoder;
     let failure;
     try {
@@ -61,7 +59,7 @@ export class Runtime {
       failure = error;
     }
     const ready = performance.now();
-    const damaged = digest !== undefined && (await digest) !== sha256;
+    const damaged = check !== undefined && !(await check.isGood());
     const verified = performance.now();
     if (failure?.code === 'tokenizer_unsupported' && !damaged) {
       // The file moves on to an instance that can read it, and this one is given up.
@@ -98,8 +96,8 @@ export class Runtime {
         code: compiled - started,
         instantiate: instantiated - compiled,
         fetch: received - instantiated,
-        verify: hashed - received + (verified - ready),
-        model: ready - hashed + (finished - verified),
+        verify: verified - ready,
+        model: ready - received + (finished - verified),
       },
     };
   }
@@ -199,12 +197,32 @@ function move(bytes, glue) {
   return { encoder, offset };
 }
 
-async function digestOf(buffer, bytes) {
+/**
+ * Compares what comes in with its SHA-256: piece by piece where those are known, otherwise as a whole at the
+ * end. The digests run in another thread, on copies, while this one goes on.
+ */
+function createCheck(sha256, pieces, total, buffer) {
+  if (sha256 === undefined) return undefined;
   // Only secure contexts have crypto.subtle; a page on plain http does not.
-  if (!globalThis.crypto?.subtle) return buffer.sha256();
-  const digest = await crypto.subtle.digest('SHA-256', bytes);
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const subtle = globalThis.crypto?.subtle;
+  const wanted = subtle && pieces ? pieces : { bytes: total, sha256: [sha256] };
+  const compared = [];
+  const isSame = async (bytes, expected) => (subtle ? hex(await subtle.digest('SHA-256', bytes)) : buffer.sha256()) === expected;
+  return {
+    /** @param {Uint8Array} received all of it so far */
+    advance(received) {
+      for (;;) {
+        const from = compared.length * wanted.bytes;
+        const to = Math.min(from + wanted.bytes, total);
+        if (from >= total || to > received.length) return;
+        compared.push(isSame(received.subarray(from, to), wanted.sha256[compared.length]));
+      }
+    },
+    isGood: async () => (await Promise.all(compared)).every(Boolean),
+  };
 }
+
+const hex = (digest) => Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
 
 /**
  * Answers requests. A request is { id, op, … }; an answer is { id, result } or { id, error } or, on the way

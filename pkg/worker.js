@@ -1,8 +1,7 @@
 // The entry of a worker, in a browser or in Node.
 import { isNode, nodeModule } from './common.js';
 import { createService } from './runtime.js';
-// Named here too, so that they are all asked for at once and not one after the other.
-import './loader.js';
+// Named here too, so that it is asked for at once with the others.
 import './wasm/munjang.js';
 
 if (isNode) {

@@ -37,11 +37,14 @@ export async function fakePackage(model = fakeModel()) {
   ]) {
     await writeFile(join(root, `wasm/munjang_${name}.wasm`), fakeCode(says));
   }
+  const pieces = [];
+  for (let at = 0; at < model.length; at += 100_000) pieces.push(sha256(model.subarray(at, at + 100_000)));
   const manifest = { file: 'fake.munjang', bytes: model.length, sha256: sha256(model), modelId: '0123456789abcdef', formatVersion: 1 };
   await writeFile(join(root, 'model/fake.munjang'), model);
   await writeFile(join(root, 'model/manifest.json'), JSON.stringify(manifest));
   await writeFile(join(root, 'model/model.js'), `export const defaultModel = () => ({
-    url: new URL('./fake.munjang', import.meta.url).href, bytes: ${model.length}, sha256: '${manifest.sha256}' });`);
+    url: new URL('./fake.munjang', import.meta.url).href, bytes: ${model.length}, sha256: '${manifest.sha256}',
+    pieces: { bytes: 100_000, sha256: ${JSON.stringify(pieces)} } });`);
   return {
     root,
     manifest,

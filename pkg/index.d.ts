@@ -29,7 +29,7 @@ export interface LoadOptions {
   workers?: number;
   /** Default `true`: keep the verified file in the browser's Cache API. */
   cache?: boolean;
-  /** Insist on one of the two WebAssembly files. By default the faster one that the engine runs. */
+  /** Insist on one of the two SIMD builds. By default the faster one that the engine runs. */
   build?: 'simd128' | 'relaxed';
 }
 

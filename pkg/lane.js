@@ -200,9 +200,14 @@ async function inlineHost(onMessage) {
   const serve = createService((message) => {
     if (!ended) onMessage(message);
   });
+  const queue = [];
   return {
-    // Each request is its own task, so that the page can paint and abort between batches.
-    post: (message) => defer(() => void serve(message)),
+    // Each request is its own task, so that the page can paint and abort between batches. Tasks may not
+    // keep their order, requests must.
+    post: (message) => {
+      queue.push(message);
+      defer(() => void serve(queue.shift()));
+    },
     terminate: () => {
       ended = true;
       void serve({ id: -1, op: 'free' });

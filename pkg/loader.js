@@ -117,9 +117,9 @@ export async function sendModel(model, runtime, signal, onProgress = () => {}) {
 /** Hands over one stream of bytes; see `sendModel`. */
 async function send({ source, chunks, length, place, keep }, runtime, signal, onProgress) {
   const { url } = source;
-  let size = length;
   let loaded = 0;
-  let given = false;
+  let over = false;
+  /** The first bytes. */
   let head = new Uint8Array(0);
   const begin = (bytes) => {
     const loading = runtime.load({ url, bytes, sha256: source.sha256, pieces: source.pieces, keep });
@@ -136,7 +136,7 @@ async function send({ source, chunks, length, place, keep }, runtime, signal, on
     }
   };
   const each = (take) => drain(chunks, signal, () =>
-    `the model at ${url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`, (chunk) => !given && take(chunk));
+    `the model at ${url} after ${loaded} of ${length ?? 'an unknown number of'} bytes`, (chunk) => !over && take(chunk));
 
   const all = async () => {
     if (length === null) {
@@ -150,10 +150,9 @@ async function send({ source, chunks, length, place, keep }, runtime, signal, on
       });
       if (loaded === 0) throw truncated(url, 0, null);
       if (head.length < HEAD) checkHead(head, url);
-      size = loaded;
-      const loading = begin(size);
+      const loading = begin(loaded);
       for (const chunk of collected) runtime.take(chunk);
-      onProgress({ loaded, total: size });
+      onProgress({ loaded, total: loaded });
       return loading;
     }
     checkSize(length, url);
@@ -182,7 +181,7 @@ async function send({ source, chunks, length, place, keep }, runtime, signal, on
     return { ...result, source: place };
   } finally {
     // A download that nobody reads any more must not go on.
-    given = true;
+    over = true;
     void chunks.cancel?.().catch(() => {});
   }
 }

@@ -27,8 +27,10 @@
 //!
 //! # Features
 //! `cli` (default): the command line, checkpoint conversion and evaluation. `parallel` (in `cli`):
-//! batches over the threads of a rayon pool. `train`: the training recipe on candle. `cuda`:
-//! training on an NVIDIA GPU. For WebAssembly build with `--no-default-features`.
+//! batches over the threads of a rayon pool. `general-tokenizers` (in `cli`): tokenizers of every
+//! kind; without it only Unigram ones like the shipped model's. `train`: the training recipe on
+//! candle. `cuda`: training on an NVIDIA GPU. For WebAssembly build with `--no-default-features`,
+//! and `general-tokenizers` if it is needed.
 
 #[cfg(all(feature = "train", target_arch = "wasm32"))]
 compile_error!("the `train` feature is native only: build for wasm32 with --no-default-features");

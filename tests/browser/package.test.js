@@ -387,31 +387,33 @@ describe('encoding', () => {
       assert.deepEqual(codes, [2, true, true, 'disposed', 'disposed']);
     }));
 
-  test('after a trap in the real core the next call starts a fresh instance, from the cache', () =>
-    withPage(async (page) => {
-      // A worker whose core traps on one text: everything else is what ships.
-      const glue = await readFile(new URL('wasm/munjang.js', PKG), 'utf8');
-      site.intercept = (path, response) => path.endsWith('/munjang.js') && (response.writeHead(200, { 'content-type': 'text/javascript' })
-        .end(`${glue.replace('export default', 'const createGlue =')}
-          export default () => {
-            const glue = createGlue();
-            const { encodeBatch } = glue.Encoder.prototype;
-            glue.Encoder.prototype.encodeBatch = function (texts) {
-              if (texts.includes('#trap')) throw new WebAssembly.RuntimeError('unreachable');
-              return encodeBatch.call(this, texts);
-            };
-            return glue;
-          };`), true);
-      await load(page, { build: 'relaxed' });
-      await waitForCache(page);
-      site.requests.length = 0;
-      const seen = await page.evaluate(async () => {
-        const before = await encoder.encode('하나');
-        const calls = await Promise.allSettled([encoder.encode('#trap'), encoder.encode(Array(200).fill('둘'))]);
-        const after = await encoder.encode('하나');
-        return { codes: calls.map(({ reason }) => reason?.code), same: before.every((x, i) => Object.is(x, after[i])) };
-      });
-      assert.deepEqual(seen, { codes: ['crashed', 'crashed'], same: true });
-      assert.ok(!site.requests.includes(modelPath), 'the model came from the cache');
-    }));
+  for (const worker of [true, false]) {
+    test(`after a trap in the real core the next call starts a fresh instance, from the cache, ${worker ? 'in a worker' : 'beside the page'}`, () =>
+      withPage(async (page) => {
+        // A core that traps on one text: everything else is what ships.
+        const glue = await readFile(new URL('wasm/munjang.js', PKG), 'utf8');
+        site.intercept = (path, response) => path.endsWith('/munjang.js') && (response.writeHead(200, { 'content-type': 'text/javascript' })
+          .end(`${glue.replace('export default', 'const createGlue =')}
+            export default () => {
+              const glue = createGlue();
+              const { encodeBatch } = glue.Encoder.prototype;
+              glue.Encoder.prototype.encodeBatch = function (texts) {
+                if (texts.includes('#trap')) throw new WebAssembly.RuntimeError('unreachable');
+                return encodeBatch.call(this, texts);
+              };
+              return glue;
+            };`), true);
+        await load(page, { build: 'relaxed', worker });
+        await waitForCache(page);
+        site.requests.length = 0;
+        const seen = await page.evaluate(async () => {
+          const before = await encoder.encode('하나');
+          const calls = await Promise.allSettled([encoder.encode('#trap'), encoder.encode(Array(200).fill('둘'))]);
+          const after = await encoder.encode('하나');
+          return { codes: calls.map(({ reason }) => reason?.code), same: before.every((x, i) => Object.is(x, after[i])) };
+        });
+        assert.deepEqual(seen, { codes: ['crashed', 'crashed'], same: true });
+        assert.ok(!site.requests.includes(modelPath), 'the model came from the cache');
+      }));
+  }
 });

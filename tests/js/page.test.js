@@ -1,6 +1,6 @@
 // What the page shows, as far as it needs no browser.
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 
 import { contrast, heat, lowEnd } from '../../www/color.js';
@@ -63,6 +63,16 @@ test('both languages say the same things', async () => {
   for (const page of ['index.html', 'bench.html']) {
     for (const [, name] of (await www(page)).matchAll(/data-i18n(?:-html|-label)?="(\w+)"/g)) {
       assert.equal(typeof STRINGS.ko[name], 'string', `${name} in ${page}`);
+    }
+  }
+});
+
+test('what the pages ask for in advance is there', async () => {
+  for (const page of ['index.html', 'bench.html']) {
+    for (const [, path] of (await www(page)).matchAll(/rel="modulepreload" href="([^"]+)"/g)) {
+      // Made by the build.
+      if (path.startsWith('../pkg/model/')) continue;
+      await access(new URL(`../../www/${path}`, import.meta.url));
     }
   }
 });

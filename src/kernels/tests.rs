@@ -190,3 +190,31 @@ fn softmax_equals_the_definition_and_sums_to_what_it_says() {
         }
     }
 }
+
+#[test]
+fn attention_equals_the_definition() {
+    let mut n = Numbers(5);
+    // Head sizes that fill their lanes and that do not; lengths around pairs, lanes and blocks.
+    for (heads, head_size) in [(2, 32), (3, 16), (1, 20), (1, 64)] {
+        for tokens in [1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 32, 33, 35, 64, 97] {
+            let head = padded(head_size);
+            let mut query_key_value = vec![0.0; tokens * 3 * heads * head];
+            for (i, row) in query_key_value.chunks_exact_mut(head).enumerate() {
+                // Every so often a head is all zeros: its scale must stay defined.
+                if i % 29 != 7 {
+                    row[..head_size].copy_from_slice(&n.floats(head_size));
+                }
+            }
+            let args = AttentionArgs { query_key_value: &query_key_value, heads, head_size };
+            let run = |table: &Kernels| {
+                let mut context = vec![f32::NAN; tokens * heads * head];
+                (table.attention)(args, &mut AttentionScratch::default(), &mut context);
+                bits(&context)
+            };
+            let expected = run(&scalar::KERNELS);
+            for table in available() {
+                assert_eq!(run(table), expected, "{} {heads}×{head_size} {tokens}", table.name);
+            }
+        }
+    }
+}

@@ -1,10 +1,10 @@
 //! Multi-head self-attention over one sentence, in 16-bit integers with exact 32-bit sums.
 
 use super::lanes::Lanes;
-use super::rows::{array, lanes, lanes_mut, softmax};
+use super::rows::{array, lanes, softmax};
 use super::tiles::{Tile, product_i16};
 use super::{LANES, SoftmaxArgs, padded};
-use crate::quant::{QUERY_KEY_MAX, VALUE_MAX};
+use crate::quant::{QUERY_KEY_MAX, ROUNDING_MAGIC, VALUE_MAX};
 
 /// Queries whose scores are held at once.
 const QUERY_BLOCK: usize = 32;
@@ -93,18 +93,18 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
     let root = (args.head_size as f32).sqrt();
 
     for at in (0..width).step_by(head) {
-        let row = |token: usize, part: usize| {
-            &args.query_key_value[(token * 3 + part) * width + at..][..head]
+        let part = |part: usize| Part {
+            first: &args.query_key_value[part * width + at..],
+            stride: 3 * width,
+            head,
+            tokens,
         };
         // SAFETY: the caller's.
         unsafe {
-            for token in 0..tokens {
-                let step = quantize_row::<L>(row(token, 0), &mut queries[token * head..][..head]);
-                query_scales[token] = step / root;
-            }
-            quantize_keys::<L>(|token| row(token, 1), tokens, stride, keys, key_scales);
+            quantize_queries::<L>(part(0), root, queries, query_scales);
+            quantize_keys::<L>(part(1), stride, keys, key_scales);
             let channels = (&mut value_scales[..head], &mut value_inverses[..head]);
-            quantize_values::<L>(|token| row(token, 2), tokens, channels, values);
+            quantize_values::<L>(part(2), channels, values);
 
             for from in (0..tokens).step_by(QUERY_BLOCK) {
                 let count = QUERY_BLOCK.min(tokens - from);
@@ -123,19 +123,32 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
                 softmax::<L>(scores, args, weights, weight_sums);
                 // Weights beyond the last key are 0, so an odd count may read one value too many.
                 product_i16::<T>((weights, stride), pairs, (values, head), sums);
-
-                let context = context[from * width..].chunks_exact_mut(width);
-                let sums = sums.chunks_exact(head).zip(weight_sums);
-                for (context, (sums, weight_sum)) in context.zip(sums) {
-                    let norm = L::splat(1.0 / *weight_sum as f32);
-                    for c in (0..head).step_by(LANES) {
-                        let scale = L::load(lanes(value_scales, c)).mul(norm);
-                        let sum = L::from_int(L::load_int(lanes(sums, c)));
-                        sum.mul(scale).store(lanes_mut(context, at + c));
-                    }
-                }
+                let context = &mut context[from * width + at..];
+                divide::<L>(sums, weight_sums, &value_scales[..head], context, width);
             }
         }
+    }
+}
+
+/// The queries, keys or values of one head.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    first: &'a [f32],
+    /// From one token to the next.
+    stride: usize,
+    head: usize,
+    tokens: usize,
+}
+
+impl<'a> Part<'a> {
+    #[inline(always)]
+    fn rows(self) -> impl Iterator<Item = &'a [f32]> {
+        self.first.chunks(self.stride).take(self.tokens).map(move |row| &row[..self.head])
+    }
+
+    #[inline(always)]
+    fn row(self, token: usize) -> &'a [f32] {
+        &self.first[token * self.stride..][..self.head]
     }
 }
 
@@ -156,15 +169,17 @@ fn steps(max_abs: f32, limit: i16) -> (f32, f32) {
 unsafe fn quantize_row<L: Lanes>(row: &[f32], out: &mut [i16]) -> f32 {
     // SAFETY: the caller's.
     unsafe {
-        let mut best = L::splat(0.0);
-        for c in (0..row.len()).step_by(LANES) {
-            best = best.max(L::load(lanes(row, c)).abs());
+        let (mut low, mut high) = (L::splat(0.0), L::splat(0.0));
+        for row in row.chunks_exact(L::WIDTH) {
+            let x = L::load(row);
+            (low, high) = (low.min(x), high.max(x));
         }
-        let (step, inverse) = steps(best.highest(), QUERY_KEY_MAX);
+        // As the largest magnitude, for fewer instructions.
+        let max_abs = high.max(L::splat(0.0).sub(low));
+        let (step, inverse) = steps(max_abs.highest(), QUERY_KEY_MAX);
         let inverse = L::splat(inverse);
-        for c in (0..row.len()).step_by(LANES) {
-            let q = L::load(lanes(row, c)).mul(inverse).round_plus(0);
-            L::store_i16(q, lanes_mut(out, c));
+        for (row, out) in row.chunks_exact(L::WIDTH).zip(out.chunks_exact_mut(L::WIDTH)) {
+            L::load(row).mul(inverse).store_rounded(L::splat(ROUNDING_MAGIC), out);
         }
         step
     }
@@ -172,53 +187,99 @@ unsafe fn quantize_row<L: Lanes>(row: &[f32], out: &mut [i16]) -> f32 {
 
 /// # Safety
 /// As [`Lanes`].
-#[inline(always)]
-unsafe fn quantize_keys<'a, L: Lanes>(
-    row: impl Fn(usize) -> &'a [f32],
-    tokens: usize,
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+unsafe fn quantize_queries<L: Lanes>(
+    part: Part<'_>,
+    root: f32,
+    queries: &mut [i16],
+    scales: &mut [f32],
+) {
+    let out = queries.chunks_exact_mut(part.head).zip(scales);
+    for (row, (queries, scale)) in part.rows().zip(out) {
+        // SAFETY: the caller's.
+        *scale = unsafe { quantize_row::<L>(row, queries) } / root;
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+unsafe fn quantize_keys<L: Lanes>(
+    part: Part<'_>,
     stride: usize,
     keys: &mut [i16],
     scales: &mut [f32],
 ) {
     let mut quantized = [0; crate::config::limits::HEAD_SIZE];
-    for token in 0..tokens {
-        let row = row(token);
+    let quantized = &mut quantized[..part.head];
+    for (token, (row, scale)) in part.rows().zip(scales).enumerate() {
         // SAFETY: the caller's.
-        scales[token] = unsafe { quantize_row::<L>(row, &mut quantized[..row.len()]) };
-        for (pair, two) in quantized[..row.len()].chunks_exact(2).enumerate() {
-            keys[2 * (pair * stride + token)..][..2].copy_from_slice(two);
+        *scale = unsafe { quantize_row::<L>(row, quantized) };
+        for (two, keys) in quantized.chunks_exact(2).zip(keys.chunks_exact_mut(2 * stride)) {
+            keys[2 * token..2 * token + 2].copy_from_slice(two);
         }
     }
 }
 
 /// # Safety
 /// As [`Lanes`].
-#[inline(always)]
-unsafe fn quantize_values<'a, L: Lanes>(
-    row: impl Fn(usize) -> &'a [f32],
-    tokens: usize,
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+unsafe fn quantize_values<L: Lanes>(
+    part: Part<'_>,
     (scales, inverses): (&mut [f32], &mut [f32]),
     values: &mut [i16],
 ) {
-    let head = scales.len();
+    let Part { head, tokens, .. } = part;
     for c in (0..head).step_by(LANES) {
         // SAFETY: the caller's.
         unsafe {
-            let mut best = L::splat(0.0);
-            for token in 0..tokens {
-                best = best.max(L::load(lanes(row(token), c)).abs());
+            let (mut low, mut high) = (L::splat(0.0), L::splat(0.0));
+            for row in part.rows() {
+                let x = L::load(lanes(row, c));
+                (low, high) = (low.min(x), high.max(x));
             }
-            for (i, max_abs) in array(best).into_iter().enumerate() {
+            let max_abs = high.max(L::splat(0.0).sub(low));
+            for (i, max_abs) in array(max_abs).into_iter().enumerate() {
                 (scales[c + i], inverses[c + i]) = steps(max_abs, VALUE_MAX);
             }
             let inverse = L::load(lanes(inverses, c));
             for token in (0..tokens).step_by(2) {
                 // The partner of an odd last key does not matter; its weight is 0.
                 let partner = (token + 1).min(tokens - 1);
-                let first = L::load(lanes(row(token), c)).mul(inverse).round_plus(0);
-                let second = L::load(lanes(row(partner), c)).mul(inverse).round_plus(0);
+                let quantize =
+                    |token| L::load(lanes(part.row(token), c)).mul(inverse).round_plus(0);
                 let out = &mut values[token * head + 2 * c..][..2 * LANES];
-                L::store_pairs(first, second, out.try_into().expect("two lanes of pairs"));
+                L::store_pairs(quantize(token), quantize(partner), out);
+            }
+        }
+    }
+}
+
+/// `context = sums · (value_scales / weight_sum)`, row after row.
+///
+/// # Safety
+/// As [`Lanes`].
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+unsafe fn divide<L: Lanes>(
+    sums: &[i32],
+    weight_sums: &[i32],
+    value_scales: &[f32],
+    context: &mut [f32],
+    width: usize,
+) {
+    let rows = sums.chunks_exact(value_scales.len()).zip(weight_sums);
+    for ((sums, weight_sum), context) in rows.zip(context.chunks_mut(width)) {
+        // SAFETY: the caller's.
+        unsafe {
+            let norm = L::splat(1.0 / *weight_sum as f32);
+            let parts = sums.chunks_exact(L::WIDTH).zip(value_scales.chunks_exact(L::WIDTH));
+            for ((sums, scales), context) in parts.zip(context.chunks_exact_mut(L::WIDTH)) {
+                let sum = L::from_int(L::load_int(sums));
+                sum.mul(L::load(scales).mul(norm)).store(context);
             }
         }
     }

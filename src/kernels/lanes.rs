@@ -1,22 +1,34 @@
-//! Sixteen floats side by side: what the row functions are written in, once, for every instruction
-//! set. An implementation holds them in one 512-bit, two 256-bit or four 128-bit registers; each
-//! operation is correctly rounded (or exact), so all give the same bits.
+//! Floats side by side: what the row functions are written in, once, for every instruction set. An
+//! implementation holds sixteen in one 512-bit, two 256-bit or four 128-bit registers; each operation
+//! is correctly rounded (or exact), so all give the same bits.
 
 use super::LANES;
 use super::rows::{array, tree};
 use crate::quant::ROUNDING_MAGIC;
 
-/// Sixteen `f32` lanes.
+/// [`Lanes::WIDTH`] `f32` lanes.
 ///
 /// # Safety
-/// Every function may be called only where the CPU has the implementation's instruction set.
+/// Every function may be called only where the CPU has the implementation's instruction set, and
+/// with slices of at least `WIDTH` values.
 pub(super) trait Lanes: Copy {
-    /// Sixteen `i32` lanes.
+    /// Lanes of the value, which divide [`LANES`]. Sums across a row need all [`LANES`].
+    const WIDTH: usize;
+    /// As many `i32` lanes.
     type Int: Copy;
+    /// What long chains of operations are done in: no wider than registers hold all that a chain
+    /// needs at once.
+    type Few: Lanes;
 
     unsafe fn splat(x: f32) -> Self;
-    unsafe fn load(from: &[f32; LANES]) -> Self;
-    unsafe fn store(self, to: &mut [f32; LANES]);
+    /// [`splat`](Self::splat) of a number that many operations use: made once, outside of a loop.
+    #[inline(always)]
+    unsafe fn constant(x: f32) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::splat(x) }
+    }
+    unsafe fn load(from: &[f32]) -> Self;
+    unsafe fn store(self, to: &mut [f32]);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -34,33 +46,48 @@ pub(super) trait Lanes: Copy {
     unsafe fn from_int(x: Self::Int) -> Self;
 
     unsafe fn splat_int(x: i32) -> Self::Int;
-    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int;
-    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]);
+    unsafe fn load_int(from: &[i32]) -> Self::Int;
+    unsafe fn store_int(x: Self::Int, to: &mut [i32]);
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int;
     /// `x << 23`: an integer's place in a float's exponent.
     unsafe fn to_exponent(x: Self::Int) -> Self::Int;
     /// Clamps to 0 … 127 and stores. Lanes lie within 16 bits.
-    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]);
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8]);
     /// Stores lanes that lie within 16 bits.
-    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]);
-    /// Stores `a[0], b[0], a[1], b[1], …`; lanes lie within 16 bits.
-    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]);
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16]);
+    /// Stores `a[0], b[0], a[1], b[1], …`, twice `WIDTH` values; lanes lie within 16 bits.
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]);
 
-    /// The sum of all lanes in the fixed tree.
+    /// Stores the nearest integers, ties to even, which lie within 16 bits. `magic` is
+    /// [`ROUNDING_MAGIC`] in all lanes.
+    #[inline(always)]
+    unsafe fn store_rounded(self, _magic: Self, to: &mut [i16]) {
+        // SAFETY: the caller's.
+        unsafe { Self::store_i16(self.round_plus(0), to) }
+    }
+    /// The sum of a whole row of integers.
+    #[inline(always)]
+    unsafe fn sum_i16(row: &[i16]) -> i32 {
+        row.iter().map(|&x| x as i32).sum()
+    }
+    /// The sum of all lanes, which are [`LANES`], in the fixed tree.
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
+        const { assert!(Self::WIDTH == LANES) };
         // SAFETY: the caller's.
         tree(unsafe { array(self) }, |a, b| a + b)
     }
-    /// The lowest lane, in the fixed tree.
+    /// The lowest lane; of numbers it is the same in any order.
     #[inline(always)]
     unsafe fn lowest(self) -> f32 {
+        const { assert!(Self::WIDTH == LANES) };
         // SAFETY: the caller's.
         tree(unsafe { array(self) }, |a, b| if b < a { b } else { a })
     }
-    /// The highest lane, in the fixed tree.
+    /// The highest lane; of numbers it is the same in any order.
     #[inline(always)]
     unsafe fn highest(self) -> f32 {
+        const { assert!(Self::WIDTH == LANES) };
         // SAFETY: the caller's.
         tree(unsafe { array(self) }, |a, b| if a < b { b } else { a })
     }
@@ -85,16 +112,18 @@ fn each<T: Copy, U: Copy, V>(a: [T; LANES], b: [U; LANES], f: impl Fn(T, U) -> V
 }
 
 impl Lanes for Plain {
+    const WIDTH: usize = LANES;
     type Int = [i32; LANES];
+    type Few = Self;
 
     unsafe fn splat(x: f32) -> Self {
         Plain([x; LANES])
     }
-    unsafe fn load(from: &[f32; LANES]) -> Self {
-        Plain(*from)
+    unsafe fn load(from: &[f32]) -> Self {
+        Plain(from[..LANES].try_into().expect("sixteen values"))
     }
-    unsafe fn store(self, to: &mut [f32; LANES]) {
-        *to = self.0;
+    unsafe fn store(self, to: &mut [f32]) {
+        to[..LANES].copy_from_slice(&self.0);
     }
     unsafe fn add(self, other: Self) -> Self {
         Plain(each(self.0, other.0, |a, b| a + b))
@@ -126,11 +155,11 @@ impl Lanes for Plain {
     unsafe fn splat_int(x: i32) -> Self::Int {
         [x; LANES]
     }
-    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
-        *from
+    unsafe fn load_int(from: &[i32]) -> Self::Int {
+        from[..LANES].try_into().expect("sixteen values")
     }
-    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
-        *to = x;
+    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
+        to[..LANES].copy_from_slice(&x);
     }
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
         each(a, b, i32::wrapping_add)
@@ -138,13 +167,13 @@ impl Lanes for Plain {
     unsafe fn to_exponent(x: Self::Int) -> Self::Int {
         x.map(|x| x << 23)
     }
-    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
-        *to = x.map(|x| x.clamp(0, 127) as u8);
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
+        to[..LANES].copy_from_slice(&x.map(|x| x.clamp(0, 127) as u8));
     }
-    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
-        *to = x.map(|x| x as i16);
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
+        to[..LANES].copy_from_slice(&x.map(|x| x as i16));
     }
-    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
         for (to, (a, b)) in to.chunks_exact_mut(2).zip(a.into_iter().zip(b)) {
             (to[0], to[1]) = (a as i16, b as i16);
         }

@@ -13,7 +13,7 @@ pub(super) trait Tile {
     /// Rows of the largest 16-bit block, at most 8.
     const ROWS_I16: usize;
     /// Whether [`Tile::block`] wants factors of 16 bits: activations widened once for all panels, a
-    /// panel once for all rows, its channels in fours, each `[depth / 4][4 channels][4]`.
+    /// panel once for all rows, its channels in eights, each `[depth / 2][8 channels][2]`.
     const WIDE: bool = false;
 
     /// Widens a panel, `[depth / 4][16 channels][4]`, if `WIDE`.
@@ -35,19 +35,43 @@ pub(super) trait Tile {
         out: Out<f32>,
     );
 
-    /// `R` rows of 16-bit integers times 16 columns of pairs.
+    /// `R` rows of 16-bit integers times all columns of pairs.
     ///
     /// # Safety
     /// The CPU must have the instruction set. `a` must be readable for `(R − 1) · stride + depth`
-    /// values, `b` for `depth / 2` rows of `2 · columns` values up to the tile's 32 values, and
-    /// `out` writable for `(R − 1) · out_stride + 16`.
-    unsafe fn block_i16<const R: usize>(
+    /// values, `b` for `depth / 2` rows of `2 · columns` values, and `out` writable for
+    /// `(R − 1) · out_stride + columns`. `depth` is even, `columns` a multiple of 16.
+    #[inline(always)]
+    unsafe fn rows_i16<const R: usize>(
         a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
         out: Out<i32>,
-    );
+    ) {
+        for c in (0..columns).step_by(LANES) {
+            // SAFETY: the caller's.
+            unsafe {
+                let out = Out { data: out.data.add(c), stride: out.stride };
+                Self::block_i16::<R>(a, depth, b.add(2 * c), columns, out);
+            }
+        }
+    }
+
+    /// The same of 16 columns, for what does not bring a [`rows_i16`](Self::rows_i16) of its own.
+    ///
+    /// # Safety
+    /// As there, up to the 16 columns from `b` and `out` on.
+    #[inline(always)]
+    unsafe fn block_i16<const R: usize>(
+        _a: RowsI16,
+        _depth: usize,
+        _b: *const i16,
+        _columns: usize,
+        _out: Out<i32>,
+    ) {
+        unreachable!("a tile brings one of the two")
+    }
 }
 
 /// A block of activation rows; the stride is in bytes.
@@ -226,14 +250,11 @@ pub(super) unsafe fn product_i16<T: Tile>(
     assert!(b.len() >= depth * columns && out.len() >= count * columns);
     for r in (0..count).step_by(T::ROWS_I16) {
         let rows = T::ROWS_I16.min(count - r);
-        for c in (0..columns).step_by(LANES) {
-            // SAFETY: by the assertions, these rows of `a` and `out` and columns of `b` exist.
-            unsafe {
-                let a = RowsI16 { data: a.as_ptr().add(r * stride), stride };
-                let b = b.as_ptr().add(2 * c);
-                let out = Out { data: out.as_mut_ptr().add(r * columns + c), stride: columns };
-                with_rows!(rows, R => T::block_i16::<R>(a, depth, b, columns, out));
-            }
+        // SAFETY: by the assertions, these rows of `a` and `out` and all of `b` exist.
+        unsafe {
+            let a = RowsI16 { data: a.as_ptr().add(r * stride), stride };
+            let out = Out { data: out.as_mut_ptr().add(r * columns), stride: columns };
+            with_rows!(rows, R => T::rows_i16::<R>(a, depth, b.as_ptr(), columns, out));
         }
     }
 }

@@ -130,7 +130,7 @@ impl<S: Sum> Tile for Relaxed<S> {
     }
 
     #[inline(always)]
-    unsafe fn block_i16<const R: usize>(
+    unsafe fn rows_i16<const R: usize>(
         a: RowsI16,
         depth: usize,
         b: *const i16,
@@ -138,6 +138,6 @@ impl<S: Sum> Tile for Relaxed<S> {
         out: Out<i32>,
     ) {
         // SAFETY: the same promises.
-        unsafe { Simd128::block_i16::<R>(a, depth, b, columns, out) }
+        unsafe { Simd128::rows_i16::<R>(a, depth, b, columns, out) }
     }
 }

@@ -29,37 +29,13 @@ pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScal
     }
 }
 
-/// The sums of `R` rows times 4 channels: of each channel two halves, of channels 0 and 1 and of 2
-/// and 3, which fit V8's registers. Not inlined: among the values of a larger function V8 would
-/// spill within the loop.
+/// The sums of `R` rows of 16-bit integers times 8 columns of pairs. The loop is not unrolled: the
+/// compiler would load all operands of two steps first, more than V8 has registers for.
 ///
 /// # Safety
-/// `a` as in [`Tile::block`]; `w` must be readable for `8 · depth` bytes.
-#[inline(never)]
-unsafe fn sums<const R: usize>(a: Rows, w: *const i8, depth: usize) -> [[v128; 2]; R] {
-    let mut sums = [[i32x4_splat(0); 2]; R];
-    for k in (0..depth).step_by(4) {
-        // SAFETY: the caller's.
-        unsafe {
-            let w0 = v128_load(w.add(8 * k).cast());
-            let w1 = v128_load(w.add(8 * k + 16).cast());
-            for (r, sums) in sums.iter_mut().enumerate() {
-                // Four values of 16 bits.
-                let x = v128_load64_splat(a.data.add(r * a.stride + 2 * k).cast());
-                sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(x, w0));
-                sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(x, w1));
-            }
-        }
-    }
-    sums
-}
-
-/// The sums of `R` rows of 16-bit integers times 8 columns. Not inlined, as [`sums`].
-///
-/// # Safety
-/// As [`Tile::block_i16`], of 8 columns.
-#[inline(never)]
-unsafe fn sums_i16<const R: usize>(
+/// As [`Tile::rows_i16`], of 8 columns; `depth` is even.
+#[inline(always)]
+unsafe fn sums<const R: usize>(
     a: RowsI16,
     depth: usize,
     b: *const i16,
@@ -81,6 +57,56 @@ unsafe fn sums_i16<const R: usize>(
     sums
 }
 
+/// `R` rows times the 8 channels of `panel` from `at` on. Not inlined: among the values of a larger
+/// function V8 would spill within the loop.
+///
+/// # Safety
+/// As [`Tile::block`].
+#[inline(never)]
+unsafe fn half<const R: usize>(
+    a: Rows,
+    panel: &Panel<'_>,
+    at: usize,
+    scales: &[RowScale; R],
+    out: Out<f32>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let a = RowsI16 { data: a.data.cast(), stride: a.stride / 2 };
+        let w = panel.data.cast::<i16>().add(at * panel.depth);
+        for (r, [low, high]) in sums::<R>(a, panel.depth, w, 8).into_iter().enumerate() {
+            let out = out.data.add(r * out.stride + at);
+            store(low, at, *panel, &scales[r], out);
+            store(high, at + 4, *panel, &scales[r], out.add(4));
+        }
+    }
+}
+
+/// [`Tile::rows_i16`], not inlined for the same reason.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn rows_i16<const R: usize>(
+    a: RowsI16,
+    depth: usize,
+    b: *const i16,
+    columns: usize,
+    out: Out<i32>,
+) {
+    for c in (0..columns).step_by(8) {
+        // SAFETY: the caller's.
+        unsafe {
+            let sums = sums::<R>(a, depth, b.add(2 * c), columns);
+            for (r, [low, high]) in sums.into_iter().enumerate() {
+                let out = out.data.add(r * out.stride + c);
+                v128_store(out.cast(), low);
+                v128_store(out.add(4).cast(), high);
+            }
+        }
+    }
+}
+
 impl Tile for Simd128 {
     const ROWS: usize = 4;
     const ROWS_I16: usize = 4;
@@ -88,16 +114,20 @@ impl Tile for Simd128 {
 
     #[inline(always)]
     unsafe fn widen(panel: &[i8], wide: &mut [i16]) {
-        let per_group = panel.len() / 4;
+        let per_half = panel.len() / 2;
         for (k, step) in panel.chunks_exact(4 * LANES).enumerate() {
-            for (group, values) in step.chunks_exact(16).enumerate() {
-                let wide = &mut wide[group * per_group + 16 * k..][..16];
-                // SAFETY: both slices have 16 values.
+            for (part, values) in step.chunks_exact(16).enumerate() {
+                // Four channels of a half: their first two values of depth, and behind those of all
+                // eight their other two.
+                let wide = &mut wide[part / 2 * per_half + 32 * k + 8 * (part % 2)..][..24];
+                // SAFETY: `values` has 16 values, `wide` 24.
                 unsafe {
                     let values = v128_load(values.as_ptr().cast());
+                    let low = i16x8_extend_low_i8x16(values);
+                    let high = i16x8_extend_high_i8x16(values);
                     let wide = wide.as_mut_ptr().cast::<v128>();
-                    v128_store(wide, i16x8_extend_low_i8x16(values));
-                    v128_store(wide.add(1), i16x8_extend_high_i8x16(values));
+                    v128_store(wide, i32x4_shuffle::<0, 2, 4, 6>(low, high));
+                    v128_store(wide.add(2), i32x4_shuffle::<1, 3, 5, 7>(low, high));
                 }
             }
         }
@@ -112,180 +142,205 @@ impl Tile for Simd128 {
     ) {
         // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
         unsafe {
-            for at in (0..LANES).step_by(4) {
-                let sums = sums::<R>(a, panel.data.add(2 * at * panel.depth), panel.depth);
-                for (r, [low, high]) in sums.into_iter().enumerate() {
-                    let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
-                    let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
-                    let out = out.data.add(r * out.stride + at);
-                    store(i32x4_add(even, odd), at, panel, &scales[r], out);
-                }
-            }
+            half::<R>(a, &panel, 0, scales, out);
+            half::<R>(a, &panel, 8, scales, out);
         }
     }
 
     #[inline(always)]
-    unsafe fn block_i16<const R: usize>(
+    unsafe fn rows_i16<const R: usize>(
         a: RowsI16,
         depth: usize,
         b: *const i16,
         columns: usize,
         out: Out<i32>,
     ) {
-        // SAFETY: the caller's promises (see `Tile::block_i16`).
-        unsafe {
-            for half in 0..2 {
-                let sums = sums_i16::<R>(a, depth, b.add(16 * half), columns);
-                for (r, [low, high]) in sums.into_iter().enumerate() {
-                    let out = out.data.add(r * out.stride + 8 * half);
-                    v128_store(out.cast(), low);
-                    v128_store(out.add(4).cast(), high);
-                }
-            }
-        }
+        // SAFETY: the caller's promises.
+        unsafe { rows_i16::<R>(a, depth, b, columns, out) }
     }
 }
 
+/// The low halves of all lanes. The compiler makes clamps of its own, two for four lanes, of the
+/// instruction that narrows and saturates; this is one shuffle.
 #[inline(always)]
-fn each(a: [v128; 4], b: [v128; 4], f: impl Fn(v128, v128) -> v128) -> [v128; 4] {
-    [f(a[0], b[0]), f(a[1], b[1]), f(a[2], b[2]), f(a[3], b[3])]
+fn low_halves(a: v128, b: v128) -> v128 {
+    i16x8_shuffle::<0, 2, 4, 6, 8, 10, 12, 14>(a, b)
 }
 
-/// # Safety
-/// `from` must be readable for 64 bytes.
+/// Joins the lanes of four registers in the fixed tree: 16 → 8 → 4 → 2 → 1.
 #[inline(always)]
-unsafe fn quarters(from: *const v128) -> [v128; 4] {
-    // SAFETY: the caller's.
-    unsafe {
-        [v128_load(from), v128_load(from.add(1)), v128_load(from.add(2)), v128_load(from.add(3))]
-    }
+fn join([a, b, c, d]: [v128; 4], f: impl Fn(v128, v128) -> v128) -> f32 {
+    join_two([f(a, c), f(b, d)], f)
 }
 
-/// # Safety
-/// `to` must be writable for 64 bytes.
+/// The same from 8 lanes.
 #[inline(always)]
-unsafe fn store_quarters(x: [v128; 4], to: *mut v128) {
-    for (i, x) in x.into_iter().enumerate() {
-        // SAFETY: the caller's.
-        unsafe { v128_store(to.add(i), x) };
-    }
+fn join_two([a, b]: [v128; 2], f: impl Fn(v128, v128) -> v128) -> f32 {
+    join_one([f(a, b)], f)
 }
 
-/// Joins sixteen lanes in the fixed tree, 16 → 8 → 4 → 2 → 1.
+/// The same from 4 lanes.
 #[inline(always)]
-fn join(x: [v128; 4], f: impl Fn(v128, v128) -> v128) -> f32 {
-    let four = f(f(x[0], x[2]), f(x[1], x[3]));
+fn join_one([four]: [v128; 1], f: impl Fn(v128, v128) -> v128) -> f32 {
     let two = f(four, i32x4_shuffle::<2, 3, 2, 3>(four, four));
     f32x4_extract_lane::<0>(f(two, i32x4_shuffle::<1, 1, 1, 1>(two, two)))
 }
 
-/// Four registers of 4 floats.
-#[derive(Clone, Copy)]
-pub(super) struct Floats([v128; 4]);
+/// Lanes in registers of four. Arrays are written out: built by a loop, they keep the compiler from
+/// seeing that a comparison and a selection are one minimum.
+macro_rules! lanes {
+    ($name:ident, $registers:literal, [$($i:literal),*], $join:ident) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name([v128; $registers]);
 
-// SAFETY of the blocks below: the arrays have room for 16 values.
-#[rustfmt::skip]
-impl Lanes for Floats {
-    type Int = [v128; 4];
+        // SAFETY of the blocks below: the slices have room for `WIDTH` values.
+        #[rustfmt::skip]
+        impl Lanes for $name {
+            const WIDTH: usize = 4 * $registers;
+            type Int = [v128; $registers];
+            // One register: V8 has 15 to give, which the constants of a chain fill. The CPU runs
+            // several chains side by side anyway.
+            type Few = Four;
 
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Floats([f32x4_splat(x); 4])
-    }
-    #[inline(always)]
-    unsafe fn load(from: &[f32; LANES]) -> Self {
-        unsafe { Floats(quarters(from.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: &mut [f32; LANES]) {
-        unsafe { store_quarters(self.0, to.as_mut_ptr().cast()) }
-    }
-    #[inline(always)]
-    unsafe fn add(self, other: Self) -> Self {
-        Floats(each(self.0, other.0, |a, b| f32x4_add(a, b)))
-    }
-    #[inline(always)]
-    unsafe fn sub(self, other: Self) -> Self {
-        Floats(each(self.0, other.0, |a, b| f32x4_sub(a, b)))
-    }
-    #[inline(always)]
-    unsafe fn mul(self, other: Self) -> Self {
-        Floats(each(self.0, other.0, |a, b| f32x4_mul(a, b)))
-    }
-    #[inline(always)]
-    unsafe fn min(self, other: Self) -> Self {
-        Floats(each(self.0, other.0, |a, b| f32x4_pmin(a, b)))
-    }
-    #[inline(always)]
-    unsafe fn max(self, other: Self) -> Self {
-        Floats(each(self.0, other.0, |a, b| f32x4_pmax(a, b)))
-    }
-    #[inline(always)]
-    unsafe fn abs(self) -> Self {
-        Floats(self.0.map(|x| f32x4_abs(x)))
-    }
-    #[inline(always)]
-    unsafe fn bits(self) -> Self::Int {
-        self.0
-    }
-    #[inline(always)]
-    unsafe fn from_bits(bits: Self::Int) -> Self {
-        Floats(bits)
-    }
-    #[inline(always)]
-    unsafe fn from_int(x: Self::Int) -> Self {
-        Floats(x.map(|x| f32x4_convert_i32x4(x)))
-    }
-    #[inline(always)]
-    unsafe fn splat_int(x: i32) -> Self::Int {
-        [i32x4_splat(x); 4]
-    }
-    #[inline(always)]
-    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
-        unsafe { quarters(from.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
-        unsafe { store_quarters(x, to.as_mut_ptr().cast()) }
-    }
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        join(self.0, |a, b| f32x4_add(a, b))
-    }
-    #[inline(always)]
-    unsafe fn lowest(self) -> f32 {
-        join(self.0, |a, b| f32x4_pmin(a, b))
-    }
-    #[inline(always)]
-    unsafe fn highest(self) -> f32 {
-        join(self.0, |a, b| f32x4_pmax(a, b))
-    }
-    #[inline(always)]
-    unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
-        each(a, b, |a, b| i32x4_add(a, b))
-    }
-    #[inline(always)]
-    unsafe fn to_exponent(x: Self::Int) -> Self::Int {
-        x.map(|x| i32x4_shl(x, 23))
-    }
-    #[inline(always)]
-    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
-        let (low, high) = (i16x8_narrow_i32x4(x[0], x[1]), i16x8_narrow_i32x4(x[2], x[3]));
-        let bytes = u8x16_min(u8x16_narrow_i16x8(low, high), u8x16_splat(127));
-        unsafe { v128_store(to.as_mut_ptr().cast(), bytes) }
-    }
-    #[inline(always)]
-    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
-        unsafe {
-            let to = to.as_mut_ptr().cast::<v128>();
-            v128_store(to, i16x8_narrow_i32x4(x[0], x[1]));
-            v128_store(to.add(1), i16x8_narrow_i32x4(x[2], x[3]));
+            #[inline(always)]
+            unsafe fn splat(x: f32) -> Self {
+                $name([f32x4_splat(x); $registers])
+            }
+            // Hidden from the compiler: V8 would make a constant that it knows anew at each use, by
+            // three instructions, where a value is kept in a register or read from the stack.
+            #[inline(always)]
+            unsafe fn constant(x: f32) -> Self {
+                $name([f32x4_splat(std::hint::black_box(x)); $registers])
+            }
+            #[inline(always)]
+            unsafe fn load(from: &[f32]) -> Self {
+                let from = from.as_ptr().cast::<v128>();
+                unsafe { $name([$(v128_load(from.add($i))),*]) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: &mut [f32]) {
+                let to = to.as_mut_ptr().cast::<v128>();
+                unsafe { $(v128_store(to.add($i), self.0[$i]);)* }
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                $name([$(f32x4_add(self.0[$i], other.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                $name([$(f32x4_sub(self.0[$i], other.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn mul(self, other: Self) -> Self {
+                $name([$(f32x4_mul(self.0[$i], other.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn min(self, other: Self) -> Self {
+                $name([$(f32x4_pmin(self.0[$i], other.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn max(self, other: Self) -> Self {
+                $name([$(f32x4_pmax(self.0[$i], other.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn abs(self) -> Self {
+                $name([$(f32x4_abs(self.0[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn bits(self) -> Self::Int {
+                self.0
+            }
+            #[inline(always)]
+            unsafe fn from_bits(bits: Self::Int) -> Self {
+                $name(bits)
+            }
+            #[inline(always)]
+            unsafe fn from_int(x: Self::Int) -> Self {
+                $name([$(f32x4_convert_i32x4(x[$i])),*])
+            }
+            #[inline(always)]
+            unsafe fn splat_int(x: i32) -> Self::Int {
+                [i32x4_splat(x); $registers]
+            }
+            #[inline(always)]
+            unsafe fn load_int(from: &[i32]) -> Self::Int {
+                let from = from.as_ptr().cast::<v128>();
+                unsafe { [$(v128_load(from.add($i))),*] }
+            }
+            #[inline(always)]
+            unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
+                let to = to.as_mut_ptr().cast::<v128>();
+                unsafe { $(v128_store(to.add($i), x[$i]);)* }
+            }
+            #[inline(always)]
+            unsafe fn sum_i16(row: &[i16]) -> i32 {
+                let mut sums = i32x4_splat(0);
+                for row in row.chunks_exact(8) {
+                    let row = unsafe { v128_load(row.as_ptr().cast()) };
+                    sums = i32x4_add(sums, i32x4_extadd_pairwise_i16x8(row));
+                }
+                let two = i32x4_add(sums, i32x4_shuffle::<2, 3, 2, 3>(sums, sums));
+                i32x4_extract_lane::<0>(two) + i32x4_extract_lane::<1>(two)
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> f32 {
+                assert!(Self::WIDTH == LANES);
+                $join(self.0, |a, b| f32x4_add(a, b))
+            }
+            #[inline(always)]
+            unsafe fn lowest(self) -> f32 {
+                $join(self.0, |a, b| f32x4_pmin(a, b))
+            }
+            #[inline(always)]
+            unsafe fn highest(self) -> f32 {
+                $join(self.0, |a, b| f32x4_pmax(a, b))
+            }
+            #[inline(always)]
+            unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+                [$(i32x4_add(a[$i], b[$i])),*]
+            }
+            #[inline(always)]
+            unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+                [$(i32x4_shl(x[$i], 23)),*]
+            }
+            #[inline(always)]
+            unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
+                let [a, b, c, d] = x[..] else { unreachable!("of sixteen lanes only") };
+                // Clamped where 8 lanes lie side by side; narrowing then has nothing to saturate.
+                let clamp = |x| i16x8_min(i16x8_max(x, i16x8_splat(0)), i16x8_splat(127));
+                let bytes = u8x16_narrow_i16x8(clamp(low_halves(a, b)), clamp(low_halves(c, d)));
+                unsafe { v128_store(to.as_mut_ptr().cast(), bytes) }
+            }
+            #[inline(always)]
+            unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
+                let to = to.as_mut_ptr();
+                for (i, x) in x.chunks(2).enumerate() {
+                    unsafe {
+                        match *x {
+                            [a, b] => v128_store(to.add(8 * i).cast(), low_halves(a, b)),
+                            [a, ..] => v128_store64_lane::<0>(low_halves(a, a), to.add(8 * i).cast()),
+                            [] => {}
+                        }
+                    }
+                }
+            }
+            // The low half of a rounded number is the integer: all that is above it in the bits of
+            // the sum lies in the high half.
+            #[inline(always)]
+            unsafe fn store_rounded(self, magic: Self, to: &mut [i16]) {
+                unsafe { Self::store_i16(self.add(magic).bits(), to) }
+            }
+            #[inline(always)]
+            unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
+                let low = i32x4_splat(0xffff);
+                let to = to.as_mut_ptr().cast::<v128>();
+                unsafe {
+                    $(v128_store(to.add($i), v128_bitselect(a[$i], i32x4_shl(b[$i], 16), low));)*
+                }
+            }
         }
-    }
-    #[inline(always)]
-    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
-        let low = i32x4_splat(0xffff);
-        let pairs = each(a, b, |a, b| v128_bitselect(a, i32x4_shl(b, 16), low));
-        unsafe { store_quarters(pairs, to.as_mut_ptr().cast()) }
-    }
+    };
 }
+
+lanes!(Floats, 4, [0, 1, 2, 3], join);
+lanes!(Four, 1, [0], join_one);

@@ -103,18 +103,20 @@ pub(super) struct Floats(__m256, __m256);
 // the arrays have room for 16 values.
 #[rustfmt::skip]
 impl Lanes for Floats {
+    const WIDTH: usize = LANES;
     type Int = (__m256i, __m256i);
+    type Few = Self;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { Floats(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
     }
     #[inline(always)]
-    unsafe fn load(from: &[f32; LANES]) -> Self {
+    unsafe fn load(from: &[f32]) -> Self {
         unsafe { Floats(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
     }
     #[inline(always)]
-    unsafe fn store(self, to: &mut [f32; LANES]) {
+    unsafe fn store(self, to: &mut [f32]) {
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), self.0);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
@@ -165,12 +167,12 @@ impl Lanes for Floats {
         unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
     }
     #[inline(always)]
-    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+    unsafe fn load_int(from: &[i32]) -> Self::Int {
         let from = from.as_ptr().cast::<__m256i>();
         unsafe { (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
     }
     #[inline(always)]
-    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
         let to = to.as_mut_ptr().cast::<__m256i>();
         unsafe {
             _mm256_storeu_si256(to, x.0);
@@ -186,7 +188,7 @@ impl Lanes for Floats {
         unsafe { (_mm256_slli_epi32::<23>(x.0), _mm256_slli_epi32::<23>(x.1)) }
     }
     #[inline(always)]
-    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
         unsafe {
             // Packing works in halves of a register; the permutation restores the order.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
@@ -196,14 +198,14 @@ impl Lanes for Floats {
         }
     }
     #[inline(always)]
-    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
         unsafe {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
             _mm256_storeu_si256(to.as_mut_ptr().cast(), words);
         }
     }
     #[inline(always)]
-    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
         unsafe {
             // The low halves of `a` and, shifted into the high halves, of `b`.
             let low = _mm256_blend_epi16::<0b10101010>(a.0, _mm256_slli_epi32::<16>(b.0));

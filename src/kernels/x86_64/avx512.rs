@@ -86,18 +86,20 @@ pub(super) struct Floats(__m512);
 // and the arrays have room for 16 values.
 #[rustfmt::skip]
 impl Lanes for Floats {
+    const WIDTH: usize = LANES;
     type Int = __m512i;
+    type Few = Self;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         unsafe { Floats(_mm512_set1_ps(x)) }
     }
     #[inline(always)]
-    unsafe fn load(from: &[f32; LANES]) -> Self {
+    unsafe fn load(from: &[f32]) -> Self {
         unsafe { Floats(_mm512_loadu_ps(from.as_ptr())) }
     }
     #[inline(always)]
-    unsafe fn store(self, to: &mut [f32; LANES]) {
+    unsafe fn store(self, to: &mut [f32]) {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
     #[inline(always)]
@@ -142,11 +144,11 @@ impl Lanes for Floats {
         unsafe { _mm512_set1_epi32(x) }
     }
     #[inline(always)]
-    unsafe fn load_int(from: &[i32; LANES]) -> Self::Int {
+    unsafe fn load_int(from: &[i32]) -> Self::Int {
         unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
     }
     #[inline(always)]
-    unsafe fn store_int(x: Self::Int, to: &mut [i32; LANES]) {
+    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
     }
     #[inline(always)]
@@ -158,7 +160,7 @@ impl Lanes for Floats {
         unsafe { _mm512_slli_epi32::<23>(x) }
     }
     #[inline(always)]
-    unsafe fn store_u7(x: Self::Int, to: &mut [u8; LANES]) {
+    unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
         unsafe {
             let x = _mm512_max_epi32(x, _mm512_setzero_si512());
             let x = _mm512_min_epi32(x, _mm512_set1_epi32(127));
@@ -166,11 +168,11 @@ impl Lanes for Floats {
         }
     }
     #[inline(always)]
-    unsafe fn store_i16(x: Self::Int, to: &mut [i16; LANES]) {
+    unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(x)) }
     }
     #[inline(always)]
-    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16; 2 * LANES]) {
+    unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
         unsafe {
             // The low halves of `a` and, shifted into the high halves, of `b`.
             let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, a, _mm512_slli_epi32::<16>(b));

@@ -36,8 +36,6 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `if self < other { other } else { self }`.
     unsafe fn max(self, other: Self) -> Self;
-    /// The magnitude.
-    unsafe fn abs(self) -> Self;
     /// The bits, unchanged.
     unsafe fn bits(self) -> Self::Int;
     /// The float with these bits.
@@ -139,9 +137,6 @@ impl Lanes for Plain {
     }
     unsafe fn max(self, other: Self) -> Self {
         Plain(each(self.0, other.0, |a, b| if a < b { b } else { a }))
-    }
-    unsafe fn abs(self) -> Self {
-        Plain(self.0.map(f32::abs))
     }
     unsafe fn bits(self) -> Self::Int {
         self.0.map(|x| x.to_bits() as i32)

@@ -815,7 +815,8 @@ fn a_cross_encoder_labels_pairs_for_the_student() {
     let own =
         |line: &&Metric| matches!(line, Metric::Score { model, .. } if model == "cross-encoder");
     assert_eq!(metrics.iter().filter(own).count(), 3 * 2);
-    assert_eq!(run.rows(&run.recipe.stages[3]).unwrap().rows.len(), 40 + rows.len());
+    // Scored pairs, labelled ones, and the scored ones once more as partners.
+    assert_eq!(run.rows(&run.recipe.stages[3]).unwrap().rows.len(), 40 + rows.len() + 40);
     let card = fs::read_to_string(place.out("out/export/MODEL_CARD.md")).unwrap();
     assert!(card.contains("scored by the cross-encoder"), "{card}");
 

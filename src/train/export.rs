@@ -267,6 +267,10 @@ fn what(stage: &Stage) -> String {
             format!("states of the {} moved near zero, biases with them", stage.model.name())
         }
         StageKind::PickLayers => format!("student from layers {:?} of the teacher", stage.layers),
+        StageKind::Widen => format!(
+            "feed-forwards of the student widened to {} units, from the layers left out",
+            stage.intermediate_size.unwrap_or_default()
+        ),
         StageKind::Contrast => {
             format!("supervised SimCSE of the {} on {data} sets", stage.model.name())
         }

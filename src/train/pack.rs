@@ -396,6 +396,7 @@ fn reads(stage: &Stage, slot: Slot) -> bool {
     let own = match stage.kind {
         StageKind::Export | StageKind::LabelPairs => false,
         StageKind::PickLayers => slot == Slot::Teacher,
+        StageKind::Widen => true,
         _ => stage.model == slot,
     };
     let teaches = match stage.kind {

@@ -164,6 +164,8 @@ pub enum StageKind {
     ShiftStates,
     /// Makes the student from layers of the teacher.
     PickLayers,
+    /// Gives the student's feed-forwards more units, without a change of its vectors.
+    Widen,
     /// Supervised SimCSE on NLI triples, paraphrase sets and pairs.
     Contrast,
     /// Regression of the cosine on scores.
@@ -349,11 +351,12 @@ pub struct Stage {
     #[serde(default, skip_serializing_if = "is_default")]
     pub dimensions: Vec<usize>,
 
-    /// `pick_layers`: layers of the teacher, rising.
+    /// `pick_layers`: layers of the teacher, rising. `widen`: those that the student's layers were.
     #[serde(default)]
     pub layers: Vec<usize>,
     /// `pick_layers`: intermediate size of the feed-forwards. A smaller one keeps the units of the
     /// largest weights, a larger one takes those of the layers above, which are left out.
+    /// `widen`: the same for the student as it is, with output weights of zero for what it takes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub intermediate_size: Option<usize>,
     /// `prune_vocabulary`: pieces to keep.
@@ -575,8 +578,12 @@ impl Recipe {
             if needs_data && stage.data.is_empty() {
                 return at("data = [...] is missing".into());
             }
-            if stage.kind == StageKind::PickLayers && stage.layers.is_empty() {
+            let of_layers = matches!(stage.kind, StageKind::PickLayers | StageKind::Widen);
+            if of_layers && stage.layers.is_empty() {
                 return at("layers = [...] is missing".into());
+            }
+            if stage.kind == StageKind::Widen && stage.intermediate_size.is_none() {
+                return at("intermediate_size = N is missing".into());
             }
             if stage.kind == StageKind::PruneVocabulary && stage.vocabulary == 0 {
                 return at("vocabulary = N is missing".into());

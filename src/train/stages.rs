@@ -122,7 +122,8 @@ impl Run {
             };
             let asked = only.is_none_or(|only| only == index);
             let own = if stage.model == Slot::Teacher { teacher } else { student };
-            if let (StageKind::PickLayers, Some(count)) = (stage.kind, teacher) {
+            let of_layers = matches!(stage.kind, StageKind::PickLayers | StageKind::Widen);
+            if let (true, Some(count)) = (of_layers, teacher) {
                 let rising = stage.layers.windows(2).all(|pair| pair[0] < pair[1]);
                 if asked && (!rising || stage.layers.iter().any(|&layer| layer >= count)) {
                     return wrong(format!(
@@ -130,7 +131,9 @@ impl Run {
                         stage.layers
                     ));
                 }
-                student = Some(stage.layers.len());
+                if stage.kind == StageKind::PickLayers {
+                    student = Some(stage.layers.len());
+                }
             }
             if !asked {
                 continue;
@@ -361,6 +364,12 @@ impl Run {
                     prune::pick_layers(&teacher, &stage.layers, stage.intermediate_size)?;
                 model.config.prefix = self.recipe.student.prefix.clone();
                 Ok(model)
+            }
+            StageKind::Widen => {
+                let teacher = self.model_before(index, Slot::Teacher)?;
+                let student = self.model_before(index, Slot::Student)?;
+                let size = stage.intermediate_size.expect("checked with the recipe");
+                prune::widen(&student, &teacher, &stage.layers, size)
             }
             StageKind::PruneVocabulary => {
                 let model = self.model_before(index, stage.model)?;
@@ -687,7 +696,7 @@ impl Clock {
 /// Which model a stage leaves behind, if any.
 pub(super) fn written_slot(stage: &Stage) -> Option<Slot> {
     match stage.kind {
-        StageKind::PickLayers => Some(Slot::Student),
+        StageKind::PickLayers | StageKind::Widen => Some(Slot::Student),
         // A cross-encoder is neither; it stays in its stage's folder.
         StageKind::Export | StageKind::CrossEncoder | StageKind::LabelPairs => None,
         _ => Some(stage.model),

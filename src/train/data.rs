@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use unicode_normalization_alignments::UnicodeNormalization;
@@ -429,68 +429,11 @@ fn read_source(
             row.target = Target::Set(seed_of(file as u64, "lines", (row.line / NEIGHBOURS) as u64));
         }
     }
-    if source.variants > 0 {
-        add_variants(&mut rows, source.variants, seed_of(recipe.seed, name, 1));
-    }
     Ok((rows, count))
 }
 
 /// Lines of a running text that belong together.
 const NEIGHBOURS: usize = 4;
-
-/// Adds `count` altered copies of each text to its row, which becomes a set unless it is part of one.
-fn add_variants(rows: &mut [Row], count: usize, seed: u64) {
-    let mut by_ending: HashMap<char, Vec<String>> = HashMap::new();
-    for word in rows.iter().flat_map(|row| &row.texts).flat_map(|text| text.split_whitespace()) {
-        if let Some(last) = word.chars().last() {
-            by_ending.entry(last).or_default().push(word.to_owned());
-        }
-    }
-    for row in rows {
-        if row.target == Target::None {
-            row.target = Target::Set(seed_of(row.file as u64, "variants", row.line as u64));
-        }
-        let originals = row.texts.len();
-        for text in 0..originals {
-            for copy in 0..count {
-                let place = (row.line * originals + text) * count + copy;
-                let mut random = ChaCha8Rng::seed_from_u64(seed_of(seed, "variant", place as u64));
-                row.texts.extend(variant(&row.texts[text], &by_ending, &mut random));
-            }
-        }
-    }
-}
-
-/// `text` with a few words exchanged for others that end alike (in Korean: in the same particle or
-/// verb ending), left out, or moved; none if that leaves it as it is.
-fn variant(
-    text: &str,
-    by_ending: &HashMap<char, Vec<String>>,
-    random: &mut ChaCha8Rng,
-) -> Option<String> {
-    let mut words: Vec<&str> = text.split_whitespace().collect();
-    let few = |n: usize, random: &mut ChaCha8Rng| random.random_range(1..=n.div_ceil(5).max(1));
-    match random.random_range(0..4) {
-        0 if words.len() > 2 => {
-            for _ in 0..few(words.len(), random) {
-                words.remove(random.random_range(0..words.len()));
-            }
-        }
-        1 if words.len() > 3 => {
-            let at = random.random_range(1..words.len());
-            words.rotate_left(at);
-        }
-        _ => {
-            for _ in 0..few(words.len(), random) {
-                let at = random.random_range(0..words.len());
-                let alike = words[at].chars().last().and_then(|last| by_ending.get(&last))?;
-                words[at] = &alike[random.random_range(0..alike.len())];
-            }
-        }
-    }
-    let altered = words.join(" ");
-    (altered != text && !altered.is_empty()).then_some(altered)
-}
 
 /// Token ids of many texts, each text once.
 pub struct TokenStore {
@@ -699,27 +642,6 @@ mod tests {
         assert_eq!(target(0), target(1));
         assert_eq!([target(2), target(3)], [target(4); 2]);
         assert_ne!(target(0), target(2));
-    }
-
-    #[test]
-    fn variants_differ_and_keep_endings() {
-        let text =
-            "한 남자가 공원에서 기타를 연주하고 있다\n여자가 집에서 피아노를 치고 있다\n비\n";
-        let rows = rows_of(text, "variants = 3");
-        assert_eq!(rows, rows_of(text, "variants = 3"));
-        assert!(
-            rows[0].target != rows[1].target && rows.iter().all(|row| row.target != Target::None)
-        );
-        // A single word that no other ends like has no variant.
-        assert_eq!(rows[2].texts, ["비"]);
-        let words: HashSet<&str> = text.split_whitespace().collect();
-        for row in &rows[..2] {
-            assert!((2..=4).contains(&row.texts.len()), "{row:?}");
-            for variant in &row.texts[1..] {
-                assert_ne!(*variant, row.texts[0]);
-                assert!(variant.split(' ').all(|word| words.contains(word)), "{variant}");
-            }
-        }
     }
 
     #[test]

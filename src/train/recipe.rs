@@ -117,10 +117,6 @@ pub struct DataSource {
     /// `sentences`: the file is a running text. `distill` sees neighbouring rows in one batch.
     #[serde(default, skip_serializing_if = "is_default")]
     pub running_text: bool,
-    /// `sentences`: so many altered copies of every text (words left out, exchanged for words of
-    /// other rows that end alike, or moved) come with it. `distill` sees them in one batch.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub variants: usize,
 }
 
 /// What an evaluation set measures.
@@ -515,10 +511,8 @@ impl Recipe {
             if source.made_by.is_some() && source.kind != DataKind::Sts {
                 return bad(format!("data.{name}: labelled pairs are of kind \"sts\""));
             }
-            if (source.running_text || source.variants > 0) && source.kind != DataKind::Sentences {
-                return bad(format!(
-                    "data.{name}: running_text and variants are for kind \"sentences\""
-                ));
+            if source.running_text && source.kind != DataKind::Sentences {
+                return bad(format!("data.{name}: running_text is for kind \"sentences\""));
             }
             if !(source.weight > 0.0 && source.weight.is_finite()) {
                 return bad(format!("data.{name}: weight is {}", source.weight));
@@ -550,10 +544,7 @@ impl Recipe {
             if let Some(name) = stage.data.iter().find(|name| !self.data.contains_key(*name)) {
                 return at(format!("there is no [data.{name}]"));
             }
-            let related = |name: &&String| {
-                let source = &self.data[*name];
-                source.running_text || source.variants > 0
-            };
+            let related = |name: &&String| self.data[*name].running_text;
             if stage.kind == StageKind::Contrast
                 && let Some(name) = stage.data.iter().find(related)
             {

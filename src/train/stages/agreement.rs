@@ -341,6 +341,11 @@ const WHOLE: &str = r#"
     kind = "pick_layers"
     layers = [0, 2]
     [[stage]]
+    name = "wider"
+    kind = "widen"
+    layers = [0, 2]
+    intermediate_size = 112
+    [[stage]]
     name = "distill"
     kind = "distill"
     data = ["lines"]

@@ -88,6 +88,7 @@ impl Place {
             student: None,
             out: self.out(out),
             device: Device::Cpu,
+            from: None,
             packed: None,
         }
     }
@@ -229,6 +230,35 @@ fn a_whole_recipe_leaves_a_model_that_the_encoder_runs() {
     let before = stamp("distill");
     run.run(None).unwrap();
     assert_eq!(stamp("distill"), before);
+}
+
+#[test]
+fn a_run_goes_on_from_an_exported_model() {
+    let place = Place::new();
+    place.run(RECIPE, "out").run(None).unwrap();
+    let exported = place.out("out/export");
+    let (_, bytes) = Manifest::read_model(&exported.join("manifest.json")).unwrap();
+
+    let mut run = place.run(RECIPE, "second");
+    let from = run.recipe.stage("student_sts").unwrap();
+    (run.from, run.student) = (Some(from), Some(exported.clone()));
+    run.run(None).unwrap();
+    assert!(!place.out("second/layers").exists() && !place.out("second/distill").exists());
+    // It begins with exactly what the file holds, and does not stay there.
+    let begin = run.model_before(from, Slot::Student).unwrap();
+    assert!(munjang::format::write(&begin).unwrap() == bytes);
+    let (_, after) = Manifest::read_model(&place.out("second/export/manifest.json")).unwrap();
+    assert!(after != bytes);
+    let card = fs::read_to_string(place.out("second/export/MODEL_CARD.md")).unwrap();
+    assert!(card.contains("in an earlier run") && card.contains("went on"), "{card}");
+
+    // Ids of another vocabulary would mean other pieces.
+    let other = RECIPE.replace("vocabulary = 830", "vocabulary = 820");
+    let mut run = place.run(&other, "third");
+    (run.from, run.student) = (Some(from), Some(exported));
+    let error = run.run(None).unwrap_err();
+    assert_eq!(error.code(), "input_invalid");
+    assert!(error.to_string().contains("another tokenizer"), "{error}");
 }
 
 #[test]
@@ -1054,6 +1084,7 @@ fn the_published_recipe_runs() {
         data: place.data(),
         teacher: small("roberta"),
         student: Some(small("distilbert")),
+        from: None,
         out: place.out("published"),
         device: Device::Cpu,
         packed: None,

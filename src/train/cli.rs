@@ -27,9 +27,13 @@ pub struct TrainArgs {
     /// Checkpoint folder of the teacher (Hugging Face layout)
     #[arg(long, value_name = "DIR", required_unless_present = "packed")]
     teacher: Option<PathBuf>,
-    /// Checkpoint folder of the student, for recipes that do not make it from the teacher
+    /// Checkpoint folder of the student, for recipes that do not make it from the teacher; with
+    /// --from, the folder of an exported model
     #[arg(long, value_name = "DIR")]
     student: Option<PathBuf>,
+    /// Leave out the student's stages before this one and go on with the model in --student instead
+    #[arg(long, value_name = "STAGE", requires = "student", conflicts_with = "pack")]
+    from: Option<String>,
     /// Folder for models, checkpoints, metrics and curves; a run that was stopped goes on there
     #[arg(long, value_name = "DIR", required_unless_present = "pack")]
     out: Option<PathBuf>,
@@ -86,11 +90,13 @@ pub fn run(args: TrainArgs) -> Result<()> {
         }
         _ => None,
     };
+    let from = args.from.map(|name| recipe.stage(&name)).transpose()?;
     let run = Run {
         recipe,
         data: folder("--data", args.data)?,
         teacher: folder("--teacher", args.teacher)?,
         student: args.student,
+        from,
         out: scratch.clone().or(args.out).ok_or_else(|| missing("--out"))?,
         device: device()?,
         packed: None,
@@ -160,7 +166,7 @@ fn dry_run(run: &Run) -> Result<()> {
     let config = float.config.clone();
     let teacher_layers = config.num_hidden_layers;
     let mut layers = [teacher_layers, teacher_layers];
-    if let Some(folder) = &run.student {
+    if let (Some(folder), None) = (&run.student, run.from) {
         layers[1] = read_checkpoint(folder, &ConvertOptions::default())?.config.num_hidden_layers;
     }
     let bert = BertModel::from_float_model(&float, &run.device)?;
@@ -177,9 +183,12 @@ fn dry_run(run: &Run) -> Result<()> {
 
     println!("\n{:18} {:18} {:>9} {:>7} {:>12}", "stage", "what", "examples", "steps", "about");
     let mut total = 0.0;
-    for stage in &recipe.stages {
+    for (index, stage) in recipe.stages.iter().enumerate() {
         if stage.kind == StageKind::PickLayers {
             layers[1] = stage.layers.len();
+        }
+        if run.left_out(index) {
+            continue;
         }
         let examples: usize = stage.data.iter().map(|name| sizes[name].0).sum();
         let seconds = seconds(stage, layers, unit, &sizes);

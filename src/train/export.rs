@@ -203,7 +203,11 @@ fn card(
     let _ = writeln!(text, "{}\n", recipe.teacher.about.trim());
 
     text += "## Training\n\n| stage | what | steps | time |\n| --- | --- | --- | --- |\n";
-    for stage in &recipe.stages[..index] {
+    for (at, stage) in recipe.stages[..index].iter().enumerate() {
+        if run.left_out(at) {
+            let _ = writeln!(text, "| {} | {} | | in an earlier run |", stage.name, what(stage));
+            continue;
+        }
         let done = metrics.iter().find_map(|metric| match metric {
             Metric::Done { stage: name, step, seconds } if *name == stage.name => {
                 Some((*step, *seconds))
@@ -216,6 +220,16 @@ fn card(
                 (steps, minutes(seconds))
             });
         let _ = writeln!(text, "| {} | {} | {steps} | {time} |", stage.name, what(stage));
+    }
+
+    if let (Some(from), Some(folder)) = (run.from, &run.student) {
+        let (_, bytes) = Manifest::read_model(&folder.join("manifest.json"))?;
+        let before = Encoder::from_bytes(bytes)?.info();
+        let _ = writeln!(
+            text,
+            "\nThe stages of an earlier run left a model file (model id `{}`) from which stage {} went on.",
+            before.model_id, recipe.stages[from].name
+        );
     }
 
     text += "\n## Data\n\n| data | rows used | licence | source |\n| --- | --- | --- | --- |\n";

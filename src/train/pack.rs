@@ -702,6 +702,7 @@ pub fn run_packed(folder: &Path, time: f64, out: &Path, device: Device) -> Resul
         data: folder.to_owned(),
         teacher: folder.to_owned(),
         student: None,
+        from: None,
         out: out.to_owned(),
         device,
         packed: Some(packed),

@@ -22,10 +22,11 @@ use super::optim::{AdamW, AdamWConfig, Schedule, WeightAverage};
 use super::pack::Packed;
 use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
 use super::{export, losses, pairs, plot, prune, seed_of};
+use crate::bytes::AlignedBytes;
 use crate::config::ModelConfig;
-use crate::convert::{ConvertOptions, num_layers, read_checkpoint};
+use crate::convert::{ConvertOptions, Manifest, num_layers, read_checkpoint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format;
+use crate::format::{self, ModelFile};
 use crate::model::Encoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::FloatModel;
@@ -47,8 +48,11 @@ pub struct Run {
     pub data: PathBuf,
     /// Hugging Face checkpoint folder of the teacher.
     pub teacher: PathBuf,
-    /// Of the student, where the recipe does not make it from the teacher.
+    /// Of the student, where the recipe does not make it from the teacher; or with `from`, the folder
+    /// of an exported model.
     pub student: Option<PathBuf>,
+    /// Stages of the student before this one are left out, and `student` stands for what they leave.
+    pub from: Option<usize>,
     /// Folder for everything that the run writes.
     pub out: PathBuf,
     /// Where to compute.
@@ -82,12 +86,18 @@ impl Run {
         let chosen = only.map(|name| self.recipe.stage(name)).transpose()?;
         self.check_fit(chosen)?;
         for index in 0..self.recipe.stages.len() {
-            if chosen.is_some_and(|chosen| chosen != index) {
+            if chosen.is_some_and(|chosen| chosen != index) || self.left_out(index) {
                 continue;
             }
             self.stage(index).map_err(|error| self.in_stage(index, error))?;
         }
         Ok(())
+    }
+
+    /// Whether [`Run::from`] says that stage `index` is not run.
+    pub(super) fn left_out(&self, index: usize) -> bool {
+        let of_student = written_slot(&self.recipe.stages[index]) == Some(Slot::Student);
+        of_student && self.from.is_some_and(|from| index < from)
     }
 
     /// Says where in the recipe the stage stands that something went wrong in.
@@ -109,6 +119,8 @@ impl Run {
             match (&self.packed, slot, &self.student) {
                 (Some(packed), _, _) => Ok(packed.num_layers(slot)),
                 (None, Slot::Teacher, _) => Ok(Some(num_layers(&self.teacher)?)),
+                // An exported model is not a checkpoint; it has what the left out stages would leave.
+                (None, Slot::Student, Some(_)) if self.from.is_some() => Ok(None),
                 (None, Slot::Student, Some(folder)) => Ok(Some(num_layers(folder)?)),
                 (None, Slot::Student, None) => Ok(None),
             }
@@ -187,11 +199,10 @@ impl Run {
     pub fn model_before(&self, index: usize, slot: Slot) -> Result<FloatModel> {
         // What came before a packed run began is in the packed models.
         let first = self.packed.as_ref().map_or(0, Packed::begin).min(index);
-        let made_by = self.recipe.stages[first..index]
-            .iter()
-            .rev()
-            .find(|stage| written_slot(stage) == Some(slot));
-        let Some(stage) = made_by else {
+        let made_by = (first..index).rev().find(|&earlier| {
+            written_slot(&self.recipe.stages[earlier]) == Some(slot) && !self.left_out(earlier)
+        });
+        let Some(stage) = made_by.map(|earlier| &self.recipe.stages[earlier]) else {
             if let Some(packed) = &self.packed {
                 return packed.model(slot);
             }
@@ -206,6 +217,9 @@ impl Run {
                     ));
                 }
             };
+            if slot == Slot::Student && self.from.is_some() {
+                return self.exported_student(folder, index);
+            }
             let how = self.model_use(slot);
             return read_checkpoint(
                 folder,
@@ -231,6 +245,28 @@ impl Run {
         }
         let mut model = read_float_model(&file)?;
         model.config.prefix = self.model_use(slot).prefix.clone();
+        Ok(model)
+    }
+
+    /// The model that the manifest in `folder` names, as the student before stage `index`. Model files
+    /// keep a compact form of the tokenizer, so the whole one is the teacher's.
+    fn exported_student(&self, folder: &Path, index: usize) -> Result<FloatModel> {
+        let (file, bytes) = Manifest::read_model(&folder.join("manifest.json"))?;
+        let exported = ModelFile::parse(AlignedBytes::from(bytes))?;
+        let tokenizer = self.model_before(index, Slot::Teacher)?.tokenizer_json;
+        if exported.tokenizer() != &*crate::tokenizer::compact(&tokenizer) {
+            return Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!(
+                    "{} has another tokenizer than the teacher at stage {:?}; go on from a model that \
+                     was exported with the same vocabulary, or without --from",
+                    file.display(),
+                    self.recipe.stages[index].name
+                ),
+            ));
+        }
+        let mut model = exported.to_float(tokenizer);
+        model.config.prefix = self.recipe.student.prefix.clone();
         Ok(model)
     }
 
@@ -1697,6 +1733,7 @@ mod tests {
                 student: Some(fixtures.join(student)),
                 out: place.path().join(teacher),
                 device: Device::Cpu,
+                from: None,
                 packed: None,
             };
             for (index, stage) in run.recipe.stages.iter().enumerate() {
@@ -1781,6 +1818,7 @@ mod tests {
                 student: Some(fixtures.join("bert")),
                 out: place.path().join("out"),
                 device: Device::Cpu,
+                from: None,
                 packed: None,
             };
             let stage = &run.recipe.stages[0];

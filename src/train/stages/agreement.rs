@@ -73,6 +73,7 @@ impl Place {
             student: Some(self.folder.path().join("student")),
             out: self.folder.path().join(out),
             device: Device::Cpu,
+            from: None,
             packed: None,
         }
     }

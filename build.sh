@@ -209,7 +209,8 @@ wasm_build() {
   elif grep '^<' <(diff "$work/glue.js" pkg/wasm/munjang.js) >&2; then
     fail "the WebAssembly builds need different JavaScript"
   fi
-  local features=(--enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int
+  # No pointer is below 1,024 (the stack ends there), so constants can go into the loads' offsets.
+  local features=(--low-memory-unused --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int
     --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue)
   [ "$build" = relaxed ] && features+=(--enable-relaxed-simd)
   quiet "$TOOLS/node_modules/.bin/wasm-opt" -O3 "${features[@]}" --strip-debug --strip-producers \

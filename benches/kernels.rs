@@ -30,6 +30,7 @@ fn gemm(table: &Kernels, channels: usize, depth: usize) -> f64 {
     let weights: Vec<i8> = (0..channels * depth).map(|i| (i * 7 % 127) as i8 - 63).collect();
     let data = pack::pack(&weights, channels, depth);
     let sums = pack::channel_sums(&data, channels, depth).expect("weights within ±63");
+    let steps = pack::exact_steps(&data, channels, depth);
     let (scales, bias) = (vec![0.01; channels], vec![0.5; channels]);
     let w = PackedMatrix {
         data: &data,
@@ -38,6 +39,7 @@ fn gemm(table: &Kernels, channels: usize, depth: usize) -> f64 {
         scales: &scales,
         bias: &bias,
         sums: &sums,
+        steps: &steps,
     };
     let a: Vec<u8> = (0..ROWS * depth).map(|i| (i * 11 % 128) as u8).collect();
     let row_scales = vec![RowScale::from_range(-1.0, 1.0); ROWS];

@@ -84,6 +84,7 @@ pub(crate) struct Packed {
     rows: usize,
     cols: usize,
     sums: Vec<i32>,
+    steps: Vec<u8>,
 }
 
 /// One transformer layer.
@@ -173,6 +174,7 @@ impl ModelFile {
             scales: self.floats(&matrix.scales),
             bias: self.floats(&matrix.bias),
             sums: &matrix.sums,
+            steps: &matrix.steps,
         }
     }
 
@@ -400,10 +402,15 @@ impl Tensors<'_> {
         let weight = format!("{name}.weight");
         let shape = [rows / pack::LANES, cols / pack::GROUP, pack::LANES, pack::GROUP];
         let data = self.take(&weight, Dtype::I8, &shape)?;
-        let sums = pack::channel_sums(bytemuck::cast_slice(self.content(&data)), rows, cols)
-            .ok_or_else(|| {
-                malformed(format!("tensor {weight:?} holds a weight beyond ±{WEIGHT_MAX}"))
-            })?;
+        let weights = bytemuck::cast_slice(self.content(&data));
+        let sums = pack::channel_sums(weights, rows, cols).ok_or_else(|| {
+            malformed(format!("tensor {weight:?} holds a weight beyond ±{WEIGHT_MAX}"))
+        })?;
+        // Only kernels that add in 16 bits ask for it.
+        let steps = match cfg!(target_feature = "relaxed-simd") {
+            true => pack::exact_steps(weights, rows, cols),
+            false => Vec::new(),
+        };
         Ok(Packed {
             data,
             scales: self.scales(&format!("{name}.scale"), rows)?,
@@ -411,6 +418,7 @@ impl Tensors<'_> {
             rows,
             cols,
             sums,
+            steps,
         })
     }
 

@@ -31,6 +31,8 @@ pub struct PackedMatrix<'a> {
     pub bias: &'a [f32],
     /// Per-channel sum of `data`, which corrects the activations' zero point.
     pub sums: &'a [i32],
+    /// [`exact_steps`] of `data`, or nothing where no kernel asks for it.
+    pub steps: &'a [u8],
 }
 
 /// Where weight `[row][col]` of a matrix with `cols` padded inputs lies.
@@ -69,9 +71,74 @@ pub fn channel_sums(data: &[i8], rows: usize, cols: usize) -> Option<Vec<i32>> {
     (!outside).then_some(sums)
 }
 
+/// Channels that share an entry of [`exact_steps`].
+pub const STEP_CHANNELS: usize = 8;
+
+/// For every 8 channels, how many groups of 4 inputs, one after the other, can be added as pairs in
+/// 16 bits for any activations (0 … 127): 6, 4 or 2. Whatever the weights are, it is 2
+/// (4 · 127 · 63 < 2¹⁵); that all sums of 6 groups are exact is seen from the weights themselves: those
+/// above zero sum to at most 258, and so do those below. 6 only where `cols` is a multiple of 24.
+pub fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
+    let mut steps = Vec::with_capacity(rows / STEP_CHANNELS);
+    for panel in data.chunks_exact(LANES * cols).take(rows / LANES) {
+        let mut found = [2; LANES / STEP_CHANNELS];
+        for most in [4, 6] {
+            if cols.is_multiple_of(GROUP * most) {
+                let exact = exact_halves(panel, most);
+                for (found, exact) in found.iter_mut().zip(exact) {
+                    *found = if exact { most as u8 } else { *found };
+                }
+            }
+        }
+        steps.extend(found);
+    }
+    steps
+}
+
+/// Whether `steps` groups add up in 16 bits, for both halves of a panel.
+fn exact_halves(panel: &[i8], steps: usize) -> [bool; LANES / STEP_CHANNELS] {
+    const BYTES: usize = LANES * GROUP;
+    // Sums of two neighbours; a sum that saturated is beyond this too.
+    const MOST: u16 = 254;
+    let mut largest = [0u16; BYTES / 2];
+    for groups in panel.chunks_exact(BYTES * steps) {
+        let (mut above, mut below) = ([0u8; BYTES], [0u8; BYTES]);
+        for group in groups.chunks_exact(BYTES) {
+            for ((above, below), &w) in above.iter_mut().zip(&mut below).zip(group) {
+                *above = above.saturating_add(w.max(0) as u8);
+                *below = below.saturating_add(w.min(0).unsigned_abs());
+            }
+        }
+        for sums in [above, below] {
+            for (largest, pair) in largest.iter_mut().zip(sums.as_chunks::<2>().0) {
+                *largest = (*largest).max(u16::from(pair[0]) + u16::from(pair[1]));
+            }
+        }
+    }
+    let mut halves = largest.chunks_exact(BYTES / 4);
+    std::array::from_fn(|_| halves.next().is_some_and(|half| half.iter().all(|&sum| sum <= MOST)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steps_are_exact_for_the_worst_activations() {
+        let (rows, cols) = (32, 48);
+        let mut weights = vec![0i8; rows * cols];
+        // 6 groups of one lane hold 12 weights: 21 each is 252, 22 each 264.
+        weights[..cols].fill(21);
+        weights[8 * cols..9 * cols].fill(22);
+        weights[16 * cols..17 * cols].fill(-63);
+        // The same sum in one lane only, and the other sign beside it.
+        for col in (0..24).step_by(4) {
+            weights[24 * cols + col..][..2].copy_from_slice(&[43, -43]);
+        }
+        assert_eq!(exact_steps(&pack(&weights, rows, cols), rows, cols), [6, 4, 2, 4]);
+        // 6 groups do not divide a depth of 32.
+        assert_eq!(exact_steps(&vec![1; 16 * 32], 16, 32), [4, 4]);
+    }
 
     #[test]
     fn packing_is_a_bijection_that_pads_with_zeros() {

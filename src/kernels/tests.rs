@@ -45,20 +45,24 @@ fn gemm_equals_the_definition() {
     let mut n = Numbers(1);
     for rows in ROWS {
         for (channels, depth) in [(16, 16), (32, 16), (48, 32), (16, 48), (80, 112), (64, 1536)] {
-            // The extremes are the case that saturates if two steps did not fit 16 bits.
-            for extreme in [false, true] {
+            // The extremes are the case that saturates if two steps did not fit 16 bits, or four or six
+            // where the weights are small enough for that.
+            for (extreme, limit) in
+                [(false, 63), (true, 63), (false, 31), (true, 31), (false, 21), (true, 21)]
+            {
                 let a: Vec<u8> = (0..rows * depth)
                     .map(|_| if extreme { 127 } else { n.below(128) as u8 })
                     .collect();
                 let w: Vec<i8> = (0..channels * depth)
                     .map(|i| match extreme {
-                        true if i / depth % 2 == 0 => WEIGHT_MAX,
-                        true => -WEIGHT_MAX,
-                        false => n.below(127) as i8 - WEIGHT_MAX,
+                        true if i / depth % 2 == 0 => limit,
+                        true => -limit,
+                        false => n.below(2 * limit as u32 + 1) as i8 - limit,
                     })
                     .collect();
                 let data = pack::pack(&w, channels, depth);
                 let sums = pack::channel_sums(&data, channels, depth).unwrap();
+                let steps = pack::exact_steps(&data, channels, depth);
                 let (weight_scales, bias) = (n.floats(channels), n.floats(channels));
                 let w = PackedMatrix {
                     data: &data,
@@ -67,6 +71,7 @@ fn gemm_equals_the_definition() {
                     scales: &weight_scales,
                     bias: &bias,
                     sums: &sums,
+                    steps: &steps,
                 };
                 let scales: Vec<RowScale> = (0..rows)
                     .map(|_| RowScale::from_range(-(n.below(100) as f32), n.below(100) as f32))

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use super::pack::STEP_CHANNELS;
 use super::{LANES, PackedMatrix, QuantizedRows, grow};
 use crate::quant::RowScale;
 
@@ -107,6 +108,8 @@ pub(super) struct Panel<'a> {
     pub scales: &'a [f32; LANES],
     pub bias: &'a [f32; LANES],
     pub sums: &'a [i32; LANES],
+    /// Of both halves, see [`exact_steps`](super::pack::exact_steps).
+    pub steps: [u8; 2],
 }
 
 fn lanes<T>(values: &[T], at: usize) -> &[T; LANES] {
@@ -206,6 +209,12 @@ unsafe fn panels<T: Tile>(
             scales: lanes(w.scales, at),
             bias: lanes(w.bias, at),
             sums: lanes(w.sums, at),
+            steps: w
+                .steps
+                .get(at / STEP_CHANNELS..)
+                .and_then(<[u8]>::first_chunk)
+                .copied()
+                .unwrap_or([2; 2]),
         };
         let mut r = 0;
         while r < scales.len() {

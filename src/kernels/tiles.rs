@@ -109,6 +109,7 @@ pub(super) struct Panel<'a> {
     pub bias: &'a [f32; LANES],
     pub sums: &'a [i32; LANES],
     /// Of both halves, see [`exact_steps`](super::pack::exact_steps).
+    #[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code))]
     pub steps: [u8; 2],
 }
 

@@ -77,7 +77,8 @@ pub const STEP_CHANNELS: usize = 8;
 /// For every 8 channels, how many groups of 4 inputs, one after the other, can be added as pairs in
 /// 16 bits for any activations (0 … 127): 6, 4 or 2. Whatever the weights are, it is 2
 /// (4 · 127 · 63 < 2¹⁵); that all sums of 6 groups are exact is seen from the weights themselves: those
-/// above zero sum to at most 258, and so do those below. 6 only where `cols` is a multiple of 24.
+/// above zero, and those below, may sum to 258; what is asked for is 254, which sums of bytes that
+/// saturate cannot pass. 6 only where `cols` is a multiple of 24.
 pub fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
     let mut steps = Vec::with_capacity(rows / STEP_CHANNELS);
     for panel in data.chunks_exact(LANES * cols).take(rows / LANES) {

@@ -112,7 +112,7 @@ impl Sum for ThirtyTwo {
     // instead of 125), ten fit V8's registers in one order of instructions only (52).
     const ROWS: usize = 4;
 
-    // Not inlined, as `sixteen`.
+    // Not inlined: among the values of a larger function V8 would spill within the loop.
     #[inline(never)]
     unsafe fn sums<const R: usize>(
         a: Rows,

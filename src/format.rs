@@ -24,7 +24,8 @@ use sha2::{Digest, Sha256};
 use crate::bytes::AlignedBytes;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::pack::{self, PackedMatrix, padded};
+use crate::kernels::pack::{PackedMatrix, padded};
+use crate::kernels::{self, pack};
 use crate::quant::{EMBEDDING_MAX, WEIGHT_MAX, quantize_symmetric};
 use crate::weights::{FloatModel, LayerNorm, Linear, Matrix};
 
@@ -406,8 +407,7 @@ impl Tensors<'_> {
         let sums = pack::channel_sums(weights, rows, cols).ok_or_else(|| {
             malformed(format!("tensor {weight:?} holds a weight beyond ±{WEIGHT_MAX}"))
         })?;
-        // Only kernels that add in 16 bits ask for it.
-        let steps = match cfg!(target_feature = "relaxed-simd") {
+        let steps = match kernels::ask_for_exact_steps() {
             true => pack::exact_steps(weights, rows, cols),
             false => Vec::new(),
         };

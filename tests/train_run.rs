@@ -252,6 +252,15 @@ fn a_run_goes_on_from_an_exported_model() {
     let card = fs::read_to_string(place.out("second/export/MODEL_CARD.md")).unwrap();
     assert!(card.contains("in an earlier run") && card.contains("went on"), "{card}");
 
+    // Nor is a model taken whose layers are not those that the stages left out would leave.
+    let other = RECIPE.replace("layers = [0, 2]", "layers = [0, 2]\nintermediate_size = 40");
+    let mut run = place.run(&other, "wider");
+    (run.from, run.student) = (Some(from), Some(exported.clone()));
+    let error = run.run(None).unwrap_err();
+    assert_eq!(error.code(), "input_invalid");
+    assert!(error.to_string().contains("intermediate size 40"), "{error}");
+    assert!(!place.out("wider/vocabulary").exists());
+
     // Ids of another vocabulary would mean other pieces.
     let other = RECIPE.replace("vocabulary = 830", "vocabulary = 890").replace("[0, 2]", "[0, 1]");
     let mut run = place.run(&other, "third");

@@ -6,6 +6,7 @@ mod hf_config;
 mod manifest;
 mod tensors;
 
+use std::fmt;
 use std::path::Path;
 
 use crate::config::{ModelConfig, Pooling};
@@ -135,12 +136,49 @@ pub fn read_checkpoint(dir: &Path, options: &ConvertOptions) -> Result<FloatMode
     })
 }
 
-/// Number of layers of the checkpoint in `dir`, from its `config.json` alone.
-///
-/// # Errors
-/// As [`read_checkpoint`].
-pub fn num_layers(dir: &Path) -> Result<usize> {
-    Ok(HfConfig::read(&dir.join("config.json"))?.num_hidden_layers)
+/// How many layers of which sizes a model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Size of a token's state.
+    pub hidden_size: usize,
+    /// Units of a feed-forward.
+    pub intermediate_size: usize,
+}
+
+impl Shape {
+    /// Of the checkpoint in `dir`, from its `config.json` alone.
+    ///
+    /// # Errors
+    /// As [`read_checkpoint`].
+    pub fn read(dir: &Path) -> Result<Shape> {
+        let hf = HfConfig::read(&dir.join("config.json"))?;
+        Ok(Shape {
+            num_hidden_layers: hf.num_hidden_layers,
+            hidden_size: hf.hidden_size,
+            intermediate_size: hf.intermediate_size,
+        })
+    }
+
+    /// Of a model with this configuration.
+    pub fn of(config: &ModelConfig) -> Shape {
+        Shape {
+            num_hidden_layers: config.num_hidden_layers,
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shape { num_hidden_layers, hidden_size, intermediate_size } = self;
+        write!(
+            f,
+            "{num_hidden_layers} layers of hidden size {hidden_size} and intermediate size {intermediate_size}"
+        )
+    }
 }
 
 fn read_layer(tensors: &Tensors, prefix: &str, hf: &HfConfig, index: usize) -> Result<Layer> {

@@ -120,6 +120,15 @@ pub fn select() -> &'static Kernels {
     return &scalar::KERNELS;
 }
 
+/// Whether the products of this machine's best table add in 16 bits, for which
+/// [`pack::exact_steps`] are found when a model is loaded.
+pub(crate) fn ask_for_exact_steps() -> bool {
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    return wasm32::add_in_16_bits();
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
+    false
+}
+
 /// Every table that runs on this machine, the definition first.
 pub fn available() -> Vec<&'static Kernels> {
     #[allow(unused_mut)]

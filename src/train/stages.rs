@@ -24,7 +24,7 @@ use super::recipe::{ModelUse, Recipe, Slot, Stage, StageKind, StsLoss};
 use super::{export, losses, pairs, plot, prune, seed_of};
 use crate::bytes::AlignedBytes;
 use crate::config::ModelConfig;
-use crate::convert::{ConvertOptions, Manifest, num_layers, read_checkpoint};
+use crate::convert::{ConvertOptions, Manifest, Shape, read_checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, ModelFile};
 use crate::model::Encoder;
@@ -118,13 +118,14 @@ impl Run {
         let layers_of = |slot: Slot| -> Result<Option<usize>> {
             match (&self.packed, slot, &self.student) {
                 (Some(packed), _, _) => Ok(packed.num_layers(slot)),
-                (None, Slot::Teacher, _) => Ok(Some(num_layers(&self.teacher)?)),
-                // An exported model is not a checkpoint; it has what the left out stages would leave.
+                (None, Slot::Teacher, _) => Ok(Some(Shape::read(&self.teacher)?.num_hidden_layers)),
+                // It has what the stages that are left out would leave.
                 (None, Slot::Student, Some(_)) if self.from.is_some() => Ok(None),
-                (None, Slot::Student, Some(folder)) => Ok(Some(num_layers(folder)?)),
+                (None, Slot::Student, Some(folder)) => Ok(Some(Shape::read(folder)?.num_hidden_layers)),
                 (None, Slot::Student, None) => Ok(None),
             }
         };
+        self.check_exported_shape()?;
         let teacher = layers_of(Slot::Teacher)?;
         let mut student = layers_of(Slot::Student)?;
         for (index, stage) in self.recipe.stages.iter().enumerate() {
@@ -168,6 +169,39 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Whether the exported model that a run goes on from has the shape that the stages which it leaves
+    /// out would leave.
+    fn check_exported_shape(&self) -> Result<()> {
+        let (Some(from), Some(folder), None) = (self.from, &self.student, &self.packed) else {
+            return Ok(());
+        };
+        let (file, bytes) = Manifest::read_model(&folder.join("manifest.json"))?;
+        let found = Shape::of(&ModelFile::parse(AlignedBytes::from(bytes))?.config);
+        // Without a stage that makes the student from the teacher, any shape can be meant.
+        let mut expected = None;
+        for stage in &self.recipe.stages[..from] {
+            if stage.kind == StageKind::PickLayers {
+                let teacher = Shape::read(&self.teacher)?;
+                expected = Some(Shape { num_hidden_layers: stage.layers.len(), ..teacher });
+            }
+            if let (Some(expected), Some(size)) = (&mut expected, stage.intermediate_size) {
+                expected.intermediate_size = size;
+            }
+        }
+        match expected.filter(|&expected| expected != found) {
+            None => Ok(()),
+            Some(expected) => Err(Error::new(
+                ErrorKind::InputInvalid,
+                format!(
+                    "{}: goes on from {expected}, but {} has {found}; name another stage with --from, or \
+                     another recipe",
+                    self.recipe.place(&self.recipe.stages[from]),
+                    file.display()
+                ),
+            )),
+        }
     }
 
     /// Where data files lie.

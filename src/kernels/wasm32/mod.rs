@@ -20,7 +20,13 @@ pub(super) fn available() -> Vec<&'static Kernels> {
 
 pub(super) fn select() -> &'static Kernels {
     #[cfg(target_feature = "relaxed-simd")]
-    return if relaxed::dot_is_composed() { &relaxed::KERNELS } else { &relaxed::KERNELS_DOT };
+    return if add_in_16_bits() { &relaxed::KERNELS } else { &relaxed::KERNELS_DOT };
     #[cfg(not(target_feature = "relaxed-simd"))]
     available().pop().unwrap_or(&super::scalar::KERNELS)
+}
+
+/// Whether [`select`] gives the table whose products add in 16 bits.
+#[cfg(target_feature = "relaxed-simd")]
+pub(super) fn add_in_16_bits() -> bool {
+    relaxed::dot_is_composed()
 }

@@ -36,6 +36,8 @@ pub(super) trait Lanes: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// `if self < other { other } else { self }`.
     unsafe fn max(self, other: Self) -> Self;
+    /// The magnitudes.
+    unsafe fn abs(self) -> Self;
     /// The bits, unchanged.
     unsafe fn bits(self) -> Self::Int;
     /// The float with these bits.
@@ -137,6 +139,9 @@ impl Lanes for Plain {
     }
     unsafe fn max(self, other: Self) -> Self {
         Plain(each(self.0, other.0, |a, b| if a < b { b } else { a }))
+    }
+    unsafe fn abs(self) -> Self {
+        Plain(self.0.map(f32::abs))
     }
     unsafe fn bits(self) -> Self::Int {
         self.0.map(|x| x.to_bits() as i32)

@@ -121,7 +121,9 @@ impl Run {
                 (None, Slot::Teacher, _) => Ok(Some(Shape::read(&self.teacher)?.num_hidden_layers)),
                 // It has what the stages that are left out would leave.
                 (None, Slot::Student, Some(_)) if self.from.is_some() => Ok(None),
-                (None, Slot::Student, Some(folder)) => Ok(Some(Shape::read(folder)?.num_hidden_layers)),
+                (None, Slot::Student, Some(folder)) => {
+                    Ok(Some(Shape::read(folder)?.num_hidden_layers))
+                }
                 (None, Slot::Student, None) => Ok(None),
             }
         };
@@ -852,6 +854,8 @@ struct StsTask {
     weights: Vec<f32>,
     /// The teacher's sentence vectors, by text, and their width.
     teacher: Option<(Vec<f32>, usize)>,
+    /// Ids of the tokenizer's special tokens.
+    special: Vec<u32>,
     stage: Stage,
 }
 
@@ -896,7 +900,19 @@ impl StsTask {
             None
         };
         let seed = seed_of(run.recipe.seed, &stage.name, 1);
-        Ok(StsTask { rows, store, pairs, partners, partner_store, seed, weights, teacher, stage })
+        let special = special_ids(&float.tokenizer_json);
+        Ok(StsTask {
+            rows,
+            store,
+            pairs,
+            partners,
+            partner_store,
+            seed,
+            weights,
+            teacher,
+            special,
+            stage,
+        })
     }
 
     /// How badly `model` tells the partners of some texts apart, drawn by what is in `batch`.
@@ -1011,11 +1027,13 @@ impl Task for StsTask {
             .collect();
         let mut ids: Vec<&[u32]> = texts.iter().map(|&text| self.store.ids(text)).collect();
         let scores: Vec<f32> = pairs.iter().map(|pair| pair.2).collect();
-        let short = match self.stage.rounding_weight > 0.0 {
-            true => short_texts(&ids),
+        let unusual = match self.stage.rounding_weight > 0.0 {
+            true => {
+                short_texts(&ids).into_iter().chain(special_texts(&ids, &self.special)).collect()
+            }
             false => Vec::new(),
         };
-        ids.extend(short.iter().map(Vec::as_slice));
+        ids.extend(unusual.iter().map(Vec::as_slice));
         let ids = TokenBatch::new(&ids)?;
         let output = model.forward(&ids, options)?;
         let pooled = output.pooled.narrow(0, 0, 2 * n)?;
@@ -1074,6 +1092,34 @@ fn short_texts(ids: &[&[u32]]) -> Vec<Vec<u32>> {
         Some(rest.iter().take(1 + at % 4).copied().chain([last]).collect())
     };
     ids.iter().enumerate().take(COUNT).filter_map(cut).collect()
+}
+
+/// Texts of special tokens, which a page's visitor can type: all of them in turn, one of the pieces of
+/// some of `ids` between any two, and without.
+fn special_texts(ids: &[&[u32]], special: &[u32]) -> Vec<Vec<u32>> {
+    const COUNT: usize = 3;
+    let of = |(at, ids): (usize, &&[u32])| {
+        let (&last, rest) = ids.split_last()?;
+        let (&first, pieces) = rest.split_first()?;
+        let mut text = vec![first];
+        for i in 0..special.len() {
+            text.push(special[(i + at + pieces.len()) % special.len()]);
+            if at != 0 {
+                text.extend(pieces.get(i));
+            }
+        }
+        text.push(last);
+        Some(text)
+    };
+    ids.iter().enumerate().take(COUNT.min(COUNT * special.len())).filter_map(of).collect()
+}
+
+/// The ids of a `tokenizer.json`'s special tokens, the first few: some reserve hundreds.
+fn special_ids(tokenizer_json: &[u8]) -> Vec<u32> {
+    let json: serde_json::Value = serde_json::from_slice(tokenizer_json).unwrap_or_default();
+    let added = json["added_tokens"].as_array().into_iter().flatten();
+    let special = added.filter(|token| token["special"] == true);
+    special.filter_map(|token| token["id"].as_u64()?.try_into().ok()).take(8).collect()
 }
 
 /// Supervised SimCSE.

@@ -243,6 +243,10 @@ macro_rules! lanes {
                 $name([$(f32x4_pmax(self.0[$i], other.0[$i])),*])
             }
             #[inline(always)]
+            unsafe fn abs(self) -> Self {
+                $name([$(f32x4_abs(self.0[$i])),*])
+            }
+            #[inline(always)]
             unsafe fn bits(self) -> Self::Int {
                 self.0
             }

@@ -144,6 +144,13 @@ impl Lanes for Floats {
         unsafe { Floats(_mm256_max_ps(other.0, self.0), _mm256_max_ps(other.1, self.1)) }
     }
     #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        unsafe {
+            let sign = _mm256_set1_ps(-0.0);
+            Floats(_mm256_andnot_ps(sign, self.0), _mm256_andnot_ps(sign, self.1))
+        }
+    }
+    #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
         unsafe { (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1)) }
     }

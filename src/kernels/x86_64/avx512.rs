@@ -124,6 +124,10 @@ impl Lanes for Floats {
         unsafe { Floats(_mm512_max_ps(other.0, self.0)) }
     }
     #[inline(always)]
+    unsafe fn abs(self) -> Self {
+        unsafe { Floats(_mm512_abs_ps(self.0)) }
+    }
+    #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
         unsafe { _mm512_castps_si512(self.0) }
     }

@@ -261,11 +261,20 @@ fn a_run_goes_on_from_an_exported_model() {
     assert!(error.to_string().contains("intermediate size 40"), "{error}");
     assert!(!place.out("wider/vocabulary").exists());
 
-    // Ids of another vocabulary would mean other pieces.
-    let other = RECIPE.replace("vocabulary = 830", "vocabulary = 890").replace("[0, 2]", "[0, 1]");
-    let mut run = place.run(&other, "third");
+    // Ids of another tokenizer would mean other pieces.
+    let teacher = place.out("teacher");
+    fs::create_dir(&teacher).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(small("bert").join(file), teacher.join(file)).unwrap();
+    }
+    let tokenizer = fs::read_to_string(teacher.join("tokenizer.json")).unwrap();
+    let other =
+        tokenizer.replace(r#""handle_chinese_chars":true"#, r#""handle_chinese_chars":false"#);
+    assert_ne!(other, tokenizer);
+    fs::write(teacher.join("tokenizer.json"), other).unwrap();
+    let mut run = place.run(RECIPE, "third");
     (run.from, run.student) = (Some(from), Some(exported));
-    run.teacher = small("xlm-roberta");
+    run.teacher = teacher;
     let error = run.run(None).unwrap_err();
     assert_eq!(error.code(), "input_invalid");
     assert!(error.to_string().contains("another tokenizer"), "{error}");

@@ -2,7 +2,7 @@
 //! WebAssembly, in each SIMD build.
 
 use super::*;
-use crate::quant::{PROBABILITY_MAX, VALUE_MAX, WEIGHT_MAX};
+use crate::quant::{PROBABILITY_MAX, VALUE_MAX};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 

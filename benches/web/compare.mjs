@@ -5,8 +5,8 @@
 //                                [--build relaxed] [--cosine 0.999]
 //
 // DATA is what `./build.sh bench` made; a FOLDER is a copy of pkg/ with its wasm files. All must give
-// the same bits; with --cosine, for builds that are defined otherwise, vectors of at least this cosine. Printed: median and least milliseconds, and the median of the ratios, within a round,
-// to the first.
+// the same bits; with --cosine, for builds that are defined otherwise, vectors of at least this cosine.
+// Printed: median and least milliseconds, and the median of the ratios, within a round, to the first.
 import { existsSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1098,6 +1098,9 @@ fn short_texts(ids: &[&[u32]]) -> Vec<Vec<u32>> {
 /// some of `ids` between any two, and without.
 fn special_texts(ids: &[&[u32]], special: &[u32]) -> Vec<Vec<u32>> {
     const COUNT: usize = 3;
+    if special.is_empty() {
+        return Vec::new();
+    }
     let of = |(at, ids): (usize, &&[u32])| {
         let (&last, rest) = ids.split_last()?;
         let (&first, pieces) = rest.split_first()?;
@@ -1111,7 +1114,7 @@ fn special_texts(ids: &[&[u32]], special: &[u32]) -> Vec<Vec<u32>> {
         text.push(last);
         Some(text)
     };
-    ids.iter().enumerate().take(COUNT.min(COUNT * special.len())).filter_map(of).collect()
+    ids.iter().enumerate().take(COUNT).filter_map(of).collect()
 }
 
 /// The ids of a `tokenizer.json`'s special tokens, the first few: some reserve hundreds.

@@ -1698,6 +1698,17 @@ mod agreement;
 mod tests {
     use super::*;
 
+    #[test]
+    fn special_texts_hold_every_special_token_between_the_ends() {
+        let json = br#"{"added_tokens":[{"id":0,"special":true},{"id":7,"special":true},{"id":9,"special":false}]}"#;
+        let special = special_ids(json);
+        assert_eq!(special, [0, 7]);
+        let ids: [&[u32]; 4] = [&[1, 20, 21, 2], &[1, 30, 2], &[1, 2], &[1, 40, 2]];
+        let texts = special_texts(&ids, &special);
+        assert_eq!(texts, [vec![1, 0, 7, 2], vec![1, 0, 30, 7, 2], vec![1, 0, 7, 2]]);
+        assert!(special_texts(&ids, &special_ids(b"not json")).is_empty());
+    }
+
     /// One step of every kind of training stage: each trainable weight gets a gradient, also those
     /// that the stage adds to the model.
     #[test]

@@ -908,6 +908,25 @@ fn a_cross_encoder_labels_pairs_for_the_student() {
     assert_ne!(other, text);
     assert!(other.lines().count().abs_diff(text.lines().count()) < 10);
 
+    // Scores that are the teacher's cosines in part lie between the two.
+    let with_share = |share: &str| -> Vec<f64> {
+        let recipe =
+            CROSS.replace("neighbours = 2", &format!("neighbours = 2\nteacher_share = {share}"));
+        fs::remove_dir_all(place.out("again/label")).unwrap();
+        place.run(&recipe, "again").run(Some("label")).unwrap();
+        let text = fs::read_to_string(place.out("again/label/pairs.tsv")).unwrap();
+        text.lines()
+            .skip(1)
+            .map(|line| line.rsplit('\t').next().unwrap().parse().unwrap())
+            .collect()
+    };
+    let (half, cosines) = (with_share("0.5"), with_share("1.0"));
+    for ((row, half), cosine) in rows.iter().zip(half).zip(&cosines) {
+        let score: f64 = row[2].parse().unwrap();
+        assert!((half - 0.5 * (score + cosine)).abs() < 2e-4, "{row:?}: {half}, {cosine}");
+    }
+    assert!(cosines.iter().any(|cosine| *cosine > 0.0));
+
     // Without its cross-encoder the stage says what to run.
     let error = place.run(CROSS, "none").run(Some("label")).unwrap_err().to_string();
     assert!(error.contains("stage \"label\"") && error.contains("run it first"), "{error}");

@@ -179,7 +179,8 @@ pub fn cosent(a: &Tensor, b: &Tensor, scores: &[f32], scale: f32) -> Result<Tens
 /// `input_invalid` when the shapes differ.
 pub fn token_state_mse(student: &Tensor, teacher: &Tensor) -> Result<Tensor> {
     same_shape("token-state MSE", student, teacher)?;
-    Ok((student - teacher.detach())?.sqr()?.mean_all()?)
+    // Row by row first: a GPU sums everything at once in a single block.
+    Ok((student - teacher.detach())?.sqr()?.mean(D::Minus1)?.mean_all()?)
 }
 
 /// Mean of `1 − cos` between student and teacher vectors; the teacher's side gets no gradient.

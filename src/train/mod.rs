@@ -7,6 +7,8 @@ pub mod evaluate;
 pub mod export;
 #[cfg(test)]
 mod golden;
+#[cfg(feature = "cuda")]
+mod gpu;
 pub mod losses;
 pub mod metrics;
 pub mod model;

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::gpu;
 use super::model::{Gradient, Gradients, HostSlice, Parameter, Parameters, find};
 use super::ops::simd;
 use crate::error::{Error, ErrorKind, Result};
@@ -362,6 +364,17 @@ fn move_parameter(
                 }
             })))?;
             Ok(())
+        }
+        #[cfg(feature = "cuda")]
+        (Gradient::Device(gradient), Moments::Device { first, second })
+            if var.device().is_cuda() =>
+        {
+            let device = var.device().as_cuda_device()?;
+            let Update { grad_scale, beta1, beta2, step_size, second_scale, eps, shrink } = update;
+            let numbers =
+                gpu::AdamW { grad_scale, beta1, beta2, step_size, second_scale, eps, shrink };
+            let (weights, gradient) = (var.as_detached_tensor(), gradient.contiguous()?);
+            Ok(gpu::adamw(device, &weights, first, second, &gradient, numbers)?)
         }
         (Gradient::Device(gradient), Moments::Device { first, second }) => {
             let weights = var.as_detached_tensor();

@@ -289,10 +289,7 @@ impl CrossEncoder {
         let mut tensors = model.parameters().to_tensors()?;
         tensors.extend(kept.tensors);
         model.parameters().load(&tensors)?;
-        let encoder = match label.quantized_teacher {
-            true => Teacher::new(run, label, &float)?,
-            false => Teacher::Float(model),
-        };
+        let encoder = Teacher::new(run, label, &float)?;
         Ok(CrossEncoder { encoder, head, joined: Joined::new(run, &float)?, float })
     }
 
@@ -399,6 +396,32 @@ fn mined_pairs(
     Ok(())
 }
 
+/// Makes `teacher_share` of each score the cosine of the teacher's vectors of the pair.
+fn mix_cosines(
+    run: &Run,
+    index: usize,
+    texts: &[&str],
+    pairs: &[(u32, u32)],
+    scores: &mut [f64],
+) -> Result<()> {
+    let stage = &run.recipe.stages[index];
+    let float = run.model_before(index, Slot::Teacher)?;
+    eprintln!("{}: the teacher reads {} sentences", stage.name, texts.len());
+    let store = run.store(&float, Slot::Teacher, Purpose::Training, texts.iter().copied())?;
+    let (vectors, hidden) =
+        (Teacher::new(run, stage, &float)?.embed_all(&store)?, float.config.hidden_size);
+    let vector = |text: u32| {
+        let at = store.index(texts[text as usize]);
+        &vectors[at * hidden..][..hidden]
+    };
+    for (&(a, b), score) in pairs.iter().zip(scores) {
+        let cosine: f64 =
+            vector(a).iter().zip(vector(b)).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+        *score += stage.teacher_share * (cosine.clamp(0.0, 1.0) - *score);
+    }
+    Ok(())
+}
+
 /// A `label_pairs` stage: scores pairs of the data and neighbours by the teacher's vectors with the
 /// cross-encoder and leaves them as an STS file (scores 0 … 5) in the stage's folder. The pairs and
 /// their order depend on recipe and data alone; a stopped run goes on from the last part of scores.
@@ -478,6 +501,9 @@ pub(super) fn label(run: &Run, index: usize, settings: &str) -> Result<()> {
     let mut texts = vec![""; store.len()];
     for text in all_texts(&rows) {
         texts[store.index(text)] = text;
+    }
+    if stage.teacher_share > 0.0 {
+        mix_cosines(run, index, &texts, &pairs, &mut scores)?;
     }
     let mut file = "sentence1\tsentence2\tscore\n".to_owned();
     for (&(a, b), score) in pairs.iter().zip(&scores) {

@@ -330,7 +330,7 @@ pub struct Stage {
     #[serde(default = "one")]
     pub similarity_weight: f64,
     /// `distill`, `sts` with a teacher: the teacher runs as an exported file would, quantized, which
-    /// is several times faster on a CPU.
+    /// is several times faster on a CPU. On a GPU it is not rounded.
     #[serde(default)]
     pub quantized_teacher: bool,
     /// Temperature of the in-batch similarities.
@@ -371,6 +371,10 @@ pub struct Stage {
     /// `label_pairs`: score both orders of a pair and take the mean, in twice the time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub both_orders: bool,
+    /// `label_pairs`: this part of a score, 0 … 1, is the cosine of the teacher's vectors, the rest the
+    /// cross-encoder's. The mean of two kinds of model is often better than either.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub teacher_share: f64,
 
     /// Dev sets are looked at before the first and every so many steps; without it only at the end.
     #[serde(default)]
@@ -583,6 +587,14 @@ impl Recipe {
             if stage.kind == StageKind::LabelPairs && self.scorer(index).is_none() {
                 return at("there is no such cross_encoder stage before".into());
             }
+            if !(0.0..=1.0).contains(&stage.teacher_share)
+                || stage.teacher_share > 0.0 && stage.kind != StageKind::LabelPairs
+            {
+                return at(format!(
+                    "teacher_share is {}; expected 0 to 1, in a label_pairs stage",
+                    stage.teacher_share
+                ));
+            }
             if !stage.kind.trains() {
                 continue;
             }
@@ -759,6 +771,7 @@ steps = 3
         assert!(with("pairs_weight = 1.0").contains("data of kind \"pairs\""));
         assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
         assert!(with("pairs_tokens = 200").contains("with pairs_weight"));
+        assert!(with("teacher_share = 0.5").contains("in a label_pairs stage"));
         let lines = "license = \"CC0\"\nrunning_text = true";
         assert!(
             message(&SMALL.replacen("license = \"CC0\"", lines, 1)).contains("kind \"sentences\"")

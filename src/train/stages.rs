@@ -1292,11 +1292,13 @@ pub(super) struct Answer {
 impl Teacher {
     /// `float` as it is, or quantized if the stage says so.
     pub(super) fn new(run: &Run, stage: &Stage, float: &FloatModel) -> Result<Self> {
-        Ok(if stage.quantized_teacher {
-            Teacher::Quantized(Box::new(Encoder::from_bytes(format::write(float)?)?))
-        } else {
-            Teacher::Float(BertModel::from_float_model(float, &run.device)?)
-        })
+        // A GPU is faster without rounding than the rest of its machine is with it.
+        if stage.quantized_teacher && run.device.is_cpu() {
+            return Ok(Teacher::Quantized(Box::new(Encoder::from_bytes(format::write(float)?)?)));
+        }
+        let mut model = BertModel::from_float_model(float, &run.device)?;
+        model.use_precision(stage.precision);
+        Ok(Teacher::Float(model))
     }
 
     fn config(&self) -> &ModelConfig {

@@ -1,8 +1,10 @@
-//! The encoder on any device: candle's differentiable operations on padded batches.
+//! The encoder on any device: candle's differentiable operations on padded batches, and on a GPU our own in
+//! place of the most frequent compositions.
 //!
 //! Only operations with a backward pass are used (candle's fused LayerNorm and softmax have none).
 
-use candle_core::{D, DType, Device, Tensor, cuda};
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, D, Layout, Shape, Storage, Tensor, cuda};
 
 use super::{
     ATTENTION_NORM, ATTENTION_OUTPUT, BertModel, EMBEDDING_NORM, FORWARD_SITES, FakeQuant,
@@ -13,6 +15,8 @@ use crate::config::{Activation, Pooling};
 use crate::error::Result;
 use crate::kernels::matmul::Precision;
 use crate::quant::{ACTIVATION_MAX, EMBEDDING_MAX, ROUNDING_MAGIC};
+#[cfg(feature = "cuda")]
+use crate::train::gpu;
 use crate::train::ops::dropout::Mask;
 use crate::train::ops::embedding::occurrences;
 
@@ -24,6 +28,48 @@ pub(super) fn in_precision<R>(precision: Precision, work: impl FnOnce() -> R) ->
     let result = work();
     cuda::set_gemm_reduced_precision_f32(before);
     result
+}
+
+/// Rows of padded states that hold tokens. candle's own `index_select` has a gradient that adds rows one
+/// after another; no row is taken twice here, so the gradient can be looked up like the rows.
+#[derive(Clone)]
+struct Packing {
+    /// The padded row of each token.
+    packed: Tensor,
+    /// The token of each padded row, or `u32::MAX`.
+    places: Tensor,
+}
+
+impl CustomOp1 for Packing {
+    fn name(&self) -> &'static str {
+        "packing"
+    }
+
+    fn cpu_fwd(
+        &self,
+        storage: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (ids, ids_layout) = self.packed.storage_and_layout();
+        let Storage::Cpu(ids) = &*ids else { candle_core::bail!("indices lie on another device") };
+        let rows = storage.index_select(ids, layout, ids_layout, 0)?;
+        Ok((rows, Shape::from((self.packed.elem_count(), layout.dims()[1]))))
+    }
+
+    fn cuda_fwd(
+        &self,
+        storage: &CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (ids, ids_layout) = self.packed.storage_and_layout();
+        let Storage::Cuda(ids) = &*ids else { candle_core::bail!("indices lie on another device") };
+        let rows = storage.index_select(ids, layout, ids_layout, 0)?;
+        Ok((rows, Shape::from((self.packed.elem_count(), layout.dims()[1]))))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(grad.contiguous()?.index_select(&self.places, 0)?))
+    }
 }
 
 struct Pass<'a> {
@@ -41,23 +87,26 @@ pub(super) fn forward(
     let (config, device) = (&model.config, &model.device);
     let (hidden, longest, sentences) = (config.hidden_size, batch.longest(), batch.num_sentences());
     let pass = Pass { model, options, sentences, longest };
-    if let (Some(dropout), false) = (options.dropout, device.is_cpu()) {
-        device.set_seed(dropout.seed)?;
-    }
 
     let mut ids = vec![0u32; sentences * longest];
     let mut packed = Vec::with_capacity(batch.num_tokens());
+    // candle reads zeros at the largest index.
+    let mut places = vec![u32::MAX; sentences * longest];
     let mut real = vec![0.0f32; sentences * longest];
     for (sentence, pair) in batch.offsets().windows(2).enumerate() {
         for (place, token) in (pair[0]..pair[1]).enumerate() {
             let at = sentence * longest + place;
             ids[at] = batch.ids()[token];
             real[at] = 1.0;
+            places[at] = packed.len() as u32;
             packed.push(at as u32);
         }
     }
     let tokens = packed.len();
-    let packed = Tensor::from_vec(packed, tokens, device)?;
+    let packing = Packing {
+        packed: Tensor::from_vec(packed, tokens, device)?,
+        places: Tensor::from_vec(places, sentences * longest, device)?,
+    };
     let hide: Vec<f32> = real.iter().map(|real| (real - 1.0) * 1e9).collect();
     let hide = Tensor::from_vec(hide, (sentences, 1, 1, longest), device)?;
     let real = Tensor::from_vec(real, (sentences, longest, 1), device)?;
@@ -80,7 +129,7 @@ pub(super) fn forward(
         states = pass.layer(&states, layer, &hide)?;
         for (wanted, state) in options.layer_states.iter().zip(&mut layer_states) {
             if *wanted == layer {
-                *state = Some(states.index_select(&packed, 0)?);
+                *state = Some(states.apply_op1(packing.clone())?);
             }
         }
     }
@@ -93,7 +142,7 @@ pub(super) fn forward(
     let rows = (options.train && model.parameters.list[WORDS].trainable)
         .then(|| occurrences(batch.ids()).0);
     Ok(ForwardOutput {
-        token_states: finish(states.index_select(&packed, 0)?),
+        token_states: finish(states.apply_op1(packing)?),
         pooled: finish(pooled),
         layer_states: layer_states.into_iter().flatten().map(finish).collect(),
         train: options.train,
@@ -122,10 +171,7 @@ impl Pass<'_> {
             Ok(part.transpose(1, 2)?.contiguous()?)
         };
         let (query, key, value) = (part(QUERY)?, part(KEY)?, part(VALUE)?);
-        let scores = (query.matmul(&key.t()?)? * (1.0 / (config.head_size() as f64).sqrt()))?;
-        let scores = scores.broadcast_add(hide)?;
-        let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        let p = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
+        let p = softmax(&query.matmul(&key.t()?)?, hide, 1.0 / (config.head_size() as f64).sqrt())?;
         let p = self.dropout(&p, attention_rate, site)?;
         let context = p.matmul(&value)?.transpose(1, 2)?.contiguous()?;
         let context = context.reshape((self.sentences * self.longest, config.hidden_size))?;
@@ -133,12 +179,8 @@ impl Pass<'_> {
         let context = self.dropout(&context, hidden_rate, site + 1)?;
         let middle = self.layer_norm(&(context + x)?, base + ATTENTION_NORM)?;
 
-        let inner = self.linear(&self.linear_input(&middle)?, base + INTERMEDIATE)?;
-        let inner = match config.hidden_act {
-            Activation::Gelu => inner.gelu_erf()?,
-            Activation::GeluTanh => inner.gelu()?,
-            Activation::Relu => inner.relu()?,
-        };
+        let inner = self.product(&self.linear_input(&middle)?, base + INTERMEDIATE)?;
+        let inner = activated(&inner, &self.parameter(base + INTERMEDIATE + 1), config.hidden_act)?;
         let out = self.linear(&self.linear_input(&inner)?, base + OUTPUT)?;
         let out = self.dropout(&out, hidden_rate, site + 2)?;
         self.layer_norm(&(out + middle)?, base + OUTPUT_NORM)
@@ -151,15 +193,30 @@ impl Pass<'_> {
         }
     }
 
-    fn linear(&self, x: &Tensor, index: usize) -> Result<Tensor> {
+    /// `x` times the weight `index`.
+    fn product(&self, x: &Tensor, index: usize) -> Result<Tensor> {
         let mut weight = self.parameter(index);
         if let Some(quantize) = self.options.quantize {
             weight = symmetric(&weight, quantize.weight_max)?;
         }
-        Ok(x.matmul(&weight.t()?)?.broadcast_add(&self.parameter(index + 1))?)
+        Ok(x.matmul(&weight.t()?)?)
+    }
+
+    fn linear(&self, x: &Tensor, index: usize) -> Result<Tensor> {
+        let product = self.product(x, index)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return Ok(gpu::add_bias(&product, &self.parameter(index + 1), false)?);
+        }
+        Ok(product.broadcast_add(&self.parameter(index + 1))?)
     }
 
     fn layer_norm(&self, x: &Tensor, index: usize) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (weight, bias) = (self.parameter(index), self.parameter(index + 1));
+            return Ok(gpu::layer_norm(x, &weight, &bias, self.model.config.layer_norm_eps)?);
+        }
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let deviation = (variance + self.model.config.layer_norm_eps as f64)?.sqrt()?;
@@ -173,22 +230,38 @@ impl Pass<'_> {
         let Some(mask) = Mask::new(rate, seed, site) else {
             return Ok(x.clone());
         };
-        let factors = match x.device() {
-            Device::Cpu => {
-                let factors = (0..x.elem_count() as u32).map(|at| mask.factor(at)).collect();
-                Tensor::from_vec(factors, x.dims(), &Device::Cpu)?
-            }
-            // A hash per value would have to travel; the seed of the pass makes these repeatable.
-            device => drawn_factors(x.dims(), rate, device)?,
-        };
-        Ok((x * factors)?)
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return Ok(gpu::dropout(&x.contiguous()?, mask)?);
+        }
+        let factors = (0..x.elem_count() as u32).map(|at| mask.factor(at)).collect();
+        Ok((x * Tensor::from_vec(factors, x.dims(), x.device())?)?)
     }
 }
 
-/// What values are multiplied by that are dropped with probability `rate`, drawn on `device`.
-fn drawn_factors(dims: &[usize], rate: f32, device: &Device) -> Result<Tensor> {
-    let uniform = Tensor::rand(0.0f32, 1.0, dims, device)?;
-    Ok((uniform.ge(rate)?.to_dtype(DType::F32)? / (1.0 - rate) as f64)?)
+/// Softmax over the last dimension of `scale · x + hide`.
+fn softmax(x: &Tensor, hide: &Tensor, scale: f64) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return Ok(gpu::softmax(x, hide, scale as f32)?);
+    }
+    let scores = (x * scale)?.broadcast_add(hide)?;
+    let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    Ok(scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?)
+}
+
+/// The activation function of `x + bias`.
+fn activated(x: &Tensor, bias: &Tensor, function: Activation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() && function == Activation::Gelu {
+        return Ok(gpu::add_bias(x, bias, true)?);
+    }
+    let x = x.broadcast_add(bias)?;
+    Ok(match function {
+        Activation::Gelu => x.gelu_erf()?,
+        Activation::GeluTanh => x.gelu()?,
+        Activation::Relu => x.relu()?,
+    })
 }
 
 /// `rounded` with the gradient of `x`.
@@ -209,6 +282,10 @@ fn filled(x: &Tensor, value: f64) -> Result<Tensor> {
 
 /// Rows rounded to the run time's 7-bit activations, as [`crate::quant::RowScale`] does.
 fn activations(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return Ok(gpu::round_activations(&x.contiguous()?)?);
+    }
     let levels = ACTIVATION_MAX as f64;
     let values = x.detach();
     let min = values.min_keepdim(D::Minus1)?.minimum(0f64)?;
@@ -224,6 +301,10 @@ fn activations(x: &Tensor) -> Result<Tensor> {
 
 /// Rows rounded symmetrically to ±`limit`, as [`crate::quant::quantize_symmetric`] does.
 fn symmetric(x: &Tensor, limit: i8) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return Ok(gpu::round_symmetric(&x.contiguous()?, limit)?);
+    }
     let limit = limit as f64;
     let values = x.detach();
     let largest = values.abs()?.max_keepdim(D::Minus1)?.maximum(1e-30f64)?;
@@ -235,6 +316,8 @@ fn symmetric(x: &Tensor, limit: i8) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
+
     use crate::train::golden::values;
     use crate::train::ops::fake_quant;
     use crate::train::ops::tests::noise;
@@ -269,17 +352,5 @@ mod tests {
             let store = loss.and_then(|loss| loss.backward()).expect("differentiable");
             assert_eq!(values(store.get(&x).expect("a gradient")), values(&weights));
         }
-    }
-
-    #[test]
-    fn drawn_factors_drop_their_share_and_keep_the_mean() {
-        let rate = 0.25;
-        let factors = values(&drawn_factors(&[64, 512], rate, &Device::Cpu).expect("runs"));
-        let dropped = factors.iter().filter(|&&factor| factor == 0.0).count();
-        assert!(factors.iter().all(|&x| x == 0.0 || (x - 1.0 / 0.75).abs() < 1e-6));
-        // Six standard deviations of a share of so many.
-        let n = factors.len() as f32;
-        let error = (dropped as f32 / n - rate).abs();
-        assert!(error < 6.0 * (rate * (1.0 - rate) / n).sqrt(), "{dropped} of {n}");
     }
 }

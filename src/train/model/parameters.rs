@@ -6,6 +6,8 @@ use std::ops::Deref;
 use candle_core::{CpuStorage, DType, Storage, StorageRef, Tensor, Var};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "cuda")]
+use crate::train::gpu;
 use crate::train::ops::pool::Buffer;
 use crate::train::ops::{add_in_place, dot16};
 
@@ -232,8 +234,22 @@ impl Gradients {
         use rayon::prelude::*;
         const BLOCK: usize = 1 << 14;
         let mut total = 0.0f64;
+        // One number comes back from a GPU, not one for each parameter, which would be waited for.
+        #[cfg(feature = "cuda")]
+        let mut on_gpu: Option<gpu::Squares> = None;
         for entry in self.entries.iter().flatten() {
             total += match entry {
+                #[cfg(feature = "cuda")]
+                Gradient::Device(values) | Gradient::DeviceRows { values, .. }
+                    if values.device().is_cuda() =>
+                {
+                    let squares = match &mut on_gpu {
+                        Some(squares) => squares,
+                        None => on_gpu.insert(gpu::Squares::new(values.device())?),
+                    };
+                    squares.add(values.device().as_cuda_device()?, values)?;
+                    0.0
+                }
                 Gradient::Host(values) | Gradient::HostRows { values, .. } => {
                     let blocks: Vec<f32> = values
                         .par_chunks(BLOCK)
@@ -245,6 +261,10 @@ impl Gradients {
                     values.sqr()?.sum_all()?.to_scalar::<f32>()? as f64
                 }
             };
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(squares) = on_gpu {
+            total += squares.total()?;
         }
         Ok(total.sqrt() as f32)
     }

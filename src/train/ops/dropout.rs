@@ -39,6 +39,12 @@ impl Mask {
         })
     }
 
+    /// Key, threshold and scale, for those who hash elsewhere.
+    #[cfg(feature = "cuda")]
+    pub fn numbers(&self) -> (u32, u32, f32) {
+        (self.key, self.threshold, self.scale)
+    }
+
     /// What the value at `position` is multiplied by.
     #[inline(always)]
     pub fn factor(&self, position: u32) -> f32 {

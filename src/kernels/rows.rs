@@ -134,7 +134,7 @@ const EXP2: [f32; 5] = [1.0, 0.693_124_1, 0.240_240_92, 0.055_906_82, 0.009_583_
 
 /// [`PROBABILITY_MAX`] times a minimax fit of 2^f on |f| ≤ ½, exact at 0; relative error 1.02e-4, less
 /// than the rounding of the largest weight.
-const WEIGHT_EXP2: [f32; 4] = [PROBABILITY_MAX as f32, 5678.680_7, 1983.950_3, 450.575_5];
+const WEIGHT_EXP2: [f32; 4] = [PROBABILITY_MAX as f32, 5_678.680_7, 1_983.950_3, 450.575_5];
 
 /// `c · 2^x` for x ≤ 0, with a polynomial of `N` coefficients for the fractional part; `2^−29` below
 /// −29, which is zero for every use here.

@@ -1,5 +1,5 @@
 // The parts of a training step that are not matrix products, each in one pass over memory. Composed of
-// candle's operations a layer takes five times as many launches, most of them with their shapes to be
+// candle's operations a layer takes several times as many launches, most of them with their shapes to be
 // sent along; and candle sums columns, and everything at once, in single blocks.
 
 #define ALL 0xffffffffu

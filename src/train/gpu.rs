@@ -13,6 +13,7 @@ use candle_core::{
 };
 
 use super::ops::dropout::Mask;
+use super::optim::Update;
 use crate::quant::ACTIVATION_MAX;
 
 const SOURCE: &str = include_str!("gpu.cu");
@@ -377,31 +378,20 @@ macro_rules! values {
     };
 }
 
-/// The numbers of one step of AdamW; see `Update` in optim.rs.
-pub(super) struct AdamW {
-    pub grad_scale: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    pub step_size: f32,
-    pub second_scale: f32,
-    pub eps: f32,
-    pub shrink: f32,
-}
-
 /// Moves `weights` and both moments in place. All are contiguous and of one size.
 pub(super) fn adamw(
-    device: &CudaDevice,
     weights: &Tensor,
     first: &Tensor,
     second: &Tensor,
     gradient: &Tensor,
-    update: AdamW,
+    update: Update,
 ) -> Result<()> {
     let count = weights.elem_count();
     if [first, second, gradient].iter().any(|tensor| tensor.elem_count() != count) {
         bail!("weights, moments and gradient differ in size");
     }
     let n = count as u32;
+    let device = weights.device().as_cuda_device()?;
     let kernel = function(device, "adamw")?;
     values!(weights, weights);
     values!(first, first);
@@ -429,7 +419,8 @@ impl Squares {
         Ok(Squares { total: Tensor::zeros(1, DType::F64, device)? })
     }
 
-    pub(super) fn add(&mut self, device: &CudaDevice, values: &Tensor) -> Result<()> {
+    pub(super) fn add(&mut self, values: &Tensor) -> Result<()> {
+        let device = values.device().as_cuda_device()?;
         let values = values.contiguous()?;
         let n = values.elem_count() as u32;
         let kernel = function(device, "add_squares")?;

@@ -124,18 +124,18 @@ pub struct AdamW {
 
 /// The numbers of one step.
 #[derive(Clone, Copy)]
-struct Update {
+pub(super) struct Update {
     /// Gradients are multiplied by this.
-    grad_scale: f32,
-    beta1: f32,
-    beta2: f32,
+    pub(super) grad_scale: f32,
+    pub(super) beta1: f32,
+    pub(super) beta2: f32,
     /// `learning rate / (1 − β₁ᵗ)`.
-    step_size: f32,
+    pub(super) step_size: f32,
     /// `1 / √(1 − β₂ᵗ)`.
-    second_scale: f32,
-    eps: f32,
+    pub(super) second_scale: f32,
+    pub(super) eps: f32,
     /// Weights are multiplied by this first.
-    shrink: f32,
+    pub(super) shrink: f32,
 }
 
 impl Update {
@@ -369,12 +369,8 @@ fn move_parameter(
         (Gradient::Device(gradient), Moments::Device { first, second })
             if var.device().is_cuda() =>
         {
-            let device = var.device().as_cuda_device()?;
-            let Update { grad_scale, beta1, beta2, step_size, second_scale, eps, shrink } = update;
-            let numbers =
-                gpu::AdamW { grad_scale, beta1, beta2, step_size, second_scale, eps, shrink };
             let (weights, gradient) = (var.as_detached_tensor(), gradient.contiguous()?);
-            Ok(gpu::adamw(device, &weights, first, second, &gradient, numbers)?)
+            Ok(gpu::adamw(&weights, first, second, &gradient, update)?)
         }
         (Gradient::Device(gradient), Moments::Device { first, second }) => {
             let weights = var.as_detached_tensor();

@@ -247,7 +247,7 @@ impl Gradients {
                         Some(squares) => squares,
                         None => on_gpu.insert(gpu::Squares::new(values.device())?),
                     };
-                    squares.add(values.device().as_cuda_device()?, values)?;
+                    squares.add(values)?;
                     0.0
                 }
                 Gradient::Host(values) | Gradient::HostRows { values, .. } => {

@@ -46,7 +46,7 @@ pub struct QuantizedRows<'a> {
 
 /// One table of kernels.
 pub struct Kernels {
-    /// `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`.
+    /// `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`, `amx`.
     pub name: &'static str,
     /// `out[r][c] = f32(Σₖ (a[r][k] − zero[r]) · w[c][k]) · (scale_a[r] · scale_w[c]) + bias[c]`;
     /// `out` is `rows × w.rows`.

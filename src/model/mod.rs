@@ -36,7 +36,7 @@ pub struct ModelInfo {
     pub format_version: u32,
     /// Size of the model file in bytes.
     pub bytes: usize,
-    /// Name of the kernels in use: `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`.
+    /// Name of the kernels in use: `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`, `amx`.
     pub kernel: &'static str,
     /// Sizes and choices.
     pub config: ModelConfig,

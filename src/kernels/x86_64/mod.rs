@@ -1,7 +1,8 @@
-//! AVX2 and AVX-512 VNNI, chosen at run time.
+//! AVX2, AVX-512 VNNI and AMX, chosen at run time.
 
 use super::Kernels;
 
+pub(super) mod amx;
 mod avx2;
 mod avx512;
 
@@ -16,6 +17,9 @@ pub(super) fn available() -> Vec<&'static Kernels> {
         && is_x86_feature_detected!("avx512vnni")
     {
         tables.push(&avx512::KERNELS);
+        if amx::features().int8 {
+            tables.push(&amx::KERNELS);
+        }
     }
     tables
 }

@@ -260,20 +260,12 @@ unsafe fn pack_columns(b: View<'_>, begin: usize, first: usize, panel: &mut [u32
         // SAFETY: the caller's.
         unsafe {
             if b.col_stride == 1 {
-                let rows = Lines {
-                    data: b.data,
-                    stride: b.row_stride,
-                    count: b.rows,
-                    length: b.cols,
-                };
+                let rows =
+                    Lines { data: b.data, stride: b.row_stride, count: b.rows, length: b.cols };
                 rows.pack_across(first, begin, pairs, false, COLS, panel);
             } else {
-                let columns = Lines {
-                    data: b.data,
-                    stride: b.col_stride,
-                    count: b.cols,
-                    length: b.rows,
-                };
+                let columns =
+                    Lines { data: b.data, stride: b.col_stride, count: b.cols, length: b.rows };
                 columns.pack_along(first, begin, pairs, true, COLS, panel);
             }
         }

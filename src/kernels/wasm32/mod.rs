@@ -6,6 +6,8 @@ use super::Kernels;
 mod relaxed;
 #[cfg(target_feature = "simd128")]
 mod simd128;
+#[cfg(target_feature = "simd128")]
+mod strassen;
 
 pub(super) fn available() -> Vec<&'static Kernels> {
     vec![

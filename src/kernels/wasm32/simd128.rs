@@ -2,12 +2,14 @@
 
 use std::arch::wasm32::*;
 
+use super::strassen;
 use crate::kernels::lanes::Lanes;
 use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
 
-pub(super) static KERNELS: Kernels = table!("simd128", "simd128", Simd128, Floats);
+pub(super) static KERNELS: Kernels =
+    Kernels { gemm: strassen::gemm, ..table!("simd128", "simd128", Simd128, Floats) };
 
 pub(super) struct Simd128;
 
@@ -35,7 +37,7 @@ pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScal
 /// # Safety
 /// As [`Tile::rows_i16`], of 8 columns; `depth` is even.
 #[inline(always)]
-unsafe fn sums<const R: usize>(
+pub(super) unsafe fn sums<const R: usize>(
     a: RowsI16,
     depth: usize,
     b: *const i16,
@@ -55,6 +57,35 @@ unsafe fn sums<const R: usize>(
         }
     }
     sums
+}
+
+/// Widens a panel, `[depth / 4][16 channels][4]`, to 16 bits: `[2][depth / 2][8 channels][2]`. `change` is
+/// given 16 bytes at a time and where they lie.
+#[inline(always)]
+pub(super) fn widen(panel: &[i8], wide: &mut [i16], change: impl Fn(v128, usize) -> v128) {
+    let per_half = panel.len() / 2;
+    let (first, second) = wide[..panel.len()].split_at_mut(per_half);
+    let steps = panel.chunks_exact(4 * LANES);
+    let halves = first.chunks_exact_mut(32).zip(second.chunks_exact_mut(32));
+    for (k, (step, (first, second))) in steps.zip(halves).enumerate() {
+        for (half, wide) in [first, second].into_iter().enumerate() {
+            for four in 0..2 {
+                let at = 32 * half + 16 * four;
+                // Four channels: their first two values of depth, and behind those of all eight their
+                // other two.
+                // SAFETY: `step` has 64 values, `wide` 32.
+                unsafe {
+                    let values = v128_load(step.as_ptr().add(at).cast());
+                    let values = change(values, 4 * LANES * k + at);
+                    let low = i16x8_extend_low_i8x16(values);
+                    let high = i16x8_extend_high_i8x16(values);
+                    let wide = wide.as_mut_ptr().add(8 * four).cast::<v128>();
+                    v128_store(wide, i32x4_shuffle::<0, 2, 4, 6>(low, high));
+                    v128_store(wide.add(2), i32x4_shuffle::<1, 3, 5, 7>(low, high));
+                }
+            }
+        }
+    }
 }
 
 /// `R` rows times the 8 channels of `panel` from `at` on. Not inlined: among the values of a larger
@@ -114,23 +145,7 @@ impl Tile for Simd128 {
 
     #[inline(always)]
     unsafe fn widen(panel: &[i8], wide: &mut [i16]) {
-        let per_half = panel.len() / 2;
-        for (k, step) in panel.chunks_exact(4 * LANES).enumerate() {
-            for (part, values) in step.chunks_exact(16).enumerate() {
-                // Four channels of a half: their first two values of depth, and behind those of all
-                // eight their other two.
-                let wide = &mut wide[part / 2 * per_half + 32 * k + 8 * (part % 2)..][..24];
-                // SAFETY: `values` has 16 values, `wide` 24.
-                unsafe {
-                    let values = v128_load(values.as_ptr().cast());
-                    let low = i16x8_extend_low_i8x16(values);
-                    let high = i16x8_extend_high_i8x16(values);
-                    let wide = wide.as_mut_ptr().cast::<v128>();
-                    v128_store(wide, i32x4_shuffle::<0, 2, 4, 6>(low, high));
-                    v128_store(wide.add(2), i32x4_shuffle::<1, 3, 5, 7>(low, high));
-                }
-            }
-        }
+        widen(panel, wide, |values, _| values);
     }
 
     #[inline(always)]

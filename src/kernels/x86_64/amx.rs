@@ -171,10 +171,8 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
                         let (tile, line) = if r < first { (0, r) } else { (1, r - first) };
                         let sums = &sums.0[2 * panel + tile][line];
                         let scale = &a.scales[begin + r];
-                        let zero = _mm512_mullo_epi32(
-                            channel_sums,
-                            _mm512_set1_epi32(scale.zero_point),
-                        );
+                        let zero =
+                            _mm512_mullo_epi32(channel_sums, _mm512_set1_epi32(scale.zero_point));
                         let sum = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), zero);
                         let scale = _mm512_mul_ps(_mm512_set1_ps(scale.scale), scales);
                         let y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
@@ -211,8 +209,7 @@ impl Tiles {
         let mut shape =
             Shape { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
         shape.bytes[..8].fill(TILE_BYTES as u16);
-        shape.rows[..8]
-            .copy_from_slice(&[first, second, first, second, first, second, 16, 16]);
+        shape.rows[..8].copy_from_slice(&[first, second, first, second, first, second, 16, 16]);
         // SAFETY: the tiles are there, and the shape is one that palette 1 allows.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const shape, options(nostack, readonly));

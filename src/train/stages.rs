@@ -848,8 +848,9 @@ struct StsTask {
     rows: Rows,
     store: TokenStore,
     pairs: Vec<(u32, u32, f32)>,
-    /// Texts that belong together, without a score, and their ids.
-    partners: Vec<(u32, u32)>,
+    /// Texts that belong together, without a score.
+    partners: Vec<Partners>,
+    /// Their ids.
     partner_store: TokenStore,
     /// For every one of `partners` those that are hard to tell from it, if the stage asks for them.
     neighbours: Vec<Vec<u32>>,
@@ -887,9 +888,18 @@ impl StsTask {
             None => run.store(float, stage.model, Purpose::Training, unscored_texts())?,
         };
         let number = |text: &str| partner_store.index(text) as u32;
-        let partners: Vec<(u32, u32)> = rows.rows[scored..]
+        let mut documents = HashMap::new();
+        let partners: Vec<Partners> = rows.rows[scored..]
             .iter()
-            .map(|row| (number(&row.texts[0]), number(&row.texts[1])))
+            .map(|row| {
+                let next = documents.len() as u32;
+                let document = *documents.entry((&rows.files[row.file], row.line)).or_insert(next);
+                Partners {
+                    question: number(&row.texts[0]),
+                    passage: number(&row.texts[1]),
+                    document,
+                }
+            })
             .collect();
         let neighbours = match stage.pairs_neighbours > 1 && !partners.is_empty() {
             true => {
@@ -971,12 +981,12 @@ impl StsTask {
         if !self.neighbours.is_empty() {
             chosen = self.in_groups(&chosen, &mut random);
         }
-        let drawn: Vec<(u32, u32)> = chosen.into_iter().map(|at| self.partners[at]).collect();
-        let texts = drawn.iter().map(|pair| pair.0).chain(drawn.iter().map(|pair| pair.1));
+        let drawn: Vec<Partners> = chosen.into_iter().map(|at| self.partners[at]).collect();
+        let texts =
+            drawn.iter().map(|pair| pair.question).chain(drawn.iter().map(|pair| pair.passage));
         let ids: Vec<&[u32]> = texts.map(|text| self.partner_store.ids(text as usize)).collect();
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
-        // Several questions may have one passage.
-        let groups: Vec<u32> = drawn.iter().map(|pair| pair.1).collect();
+        let groups = same_answers(&drawn);
         let loss = losses::over_dimensions(&output.pooled, &self.stage.dimensions, |pooled| {
             losses::supervised_simcse(
                 &pooled.narrow(0, 0, n)?,
@@ -990,28 +1000,57 @@ impl StsTask {
     }
 }
 
+/// A question and its passage, as texts of a store.
+#[derive(Clone, Copy)]
+struct Partners {
+    question: u32,
+    passage: u32,
+    /// The line of a file that both are from: parts of one text answer each other's questions.
+    document: u32,
+}
+
+impl Partners {
+    fn answers(self, other: Partners) -> bool {
+        self.passage == other.passage || self.document == other.document
+    }
+}
+
+/// A number for each pair, the same where one's passage answers the other's question.
+fn same_answers(pairs: &[Partners]) -> Vec<u32> {
+    let mut groups: Vec<u32> = (0..pairs.len() as u32).collect();
+    for (at, pair) in pairs.iter().enumerate() {
+        for before in 0..at {
+            if pair.answers(pairs[before]) && groups[at] != groups[before] {
+                let (from, to) = (groups[at], groups[before]);
+                groups[..=at].iter_mut().filter(|group| **group == from).for_each(|g| *g = to);
+            }
+        }
+    }
+    groups
+}
+
 /// By pair the `count` others whose second texts are nearest to its first by their `vectors` of unit length,
 /// `width` values by text.
-fn alike(partners: &[(u32, u32)], vectors: &[f32], width: usize, count: usize) -> Vec<Vec<u32>> {
+fn alike(partners: &[Partners], vectors: &[f32], width: usize, count: usize) -> Vec<Vec<u32>> {
     const ROWS: usize = 256;
     let gather = |texts: &mut dyn Iterator<Item = u32>| -> Vec<f32> {
         texts.flat_map(|text| &vectors[text as usize * width..][..width]).copied().collect()
     };
     let n = partners.len();
-    let passages = gather(&mut partners.iter().map(|pair| pair.1));
+    let passages = gather(&mut partners.iter().map(|pair| pair.passage));
     let mut cosines = vec![0.0; ROWS * n];
     let mut all = Vec::with_capacity(n);
     for (block, chunk) in partners.chunks(ROWS).enumerate() {
-        let questions = gather(&mut chunk.iter().map(|pair| pair.0));
+        let questions = gather(&mut chunk.iter().map(|pair| pair.question));
         let product = Product::new(
             View::new(&questions, chunk.len(), width),
             View::new(&passages, n, width).t(),
         );
         Product { threads: Threads::All, ..product }.write(&mut cosines, n);
         let nearest = |(row, cosines): (usize, &[f32])| -> Vec<u32> {
-            let own = partners[block * ROWS + row].1;
+            let own = partners[block * ROWS + row];
             let mut others: Vec<u32> =
-                (0..n as u32).filter(|&at| partners[at as usize].1 != own).collect();
+                (0..n as u32).filter(|&at| !own.answers(partners[at as usize])).collect();
             let by_cosine = |a: &u32, b: &u32| {
                 cosines[*b as usize].total_cmp(&cosines[*a as usize]).then(a.cmp(b))
             };

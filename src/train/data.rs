@@ -217,21 +217,6 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(['.', '?', '!', '。', '？', '！', '…'])
 }
 
-/// Each sentence of `passage` that can stand for itself, and the passage without it.
-fn cloze(passage: &str) -> impl Iterator<Item = [String; 2]> {
-    /// Characters of the shortest sentence that is taken, and of the shortest rest.
-    const SHORTEST: usize = 15;
-    let mut begin = 0;
-    sentences(passage).filter_map(move |sentence| {
-        let (before, after) = (&passage[..begin], &passage[begin + sentence.len()..]);
-        begin += sentence.len();
-        let rest = format!("{} {}", before.trim(), after.trim());
-        let long = |text: &str| text.trim().chars().count() >= SHORTEST;
-        (long(sentence) && long(&rest))
-            .then(|| [sentence.trim().to_owned(), rest.trim().to_owned()])
-    })
-}
-
 /// Texts that can be asked quickly whether they contain another.
 #[derive(Default)]
 struct Passages {
@@ -343,14 +328,13 @@ fn read_source(
     let defaults: &[&str] = match source.kind {
         DataKind::Sts | DataKind::Nli | DataKind::Pairs => &["sentence1", "sentence2"],
         DataKind::Sets | DataKind::Sentences => &["sentence"],
-        DataKind::Cloze => &["passage"],
     };
     let columns: Vec<usize> = if source.columns.is_empty() {
         defaults.iter().map(|name| table.column(name)).collect::<Result<_>>()?
     } else {
         source.columns.iter().map(|name| table.column(name)).collect::<Result<_>>()?
     };
-    let expected = if matches!(source.kind, DataKind::Sets | DataKind::Cloze) { 1 } else { 2 };
+    let expected = if matches!(source.kind, DataKind::Sets) { 1 } else { 2 };
     if source.kind != DataKind::Sentences && columns.len() != expected {
         return Err(bad(
             &table.file,
@@ -359,7 +343,7 @@ fn read_source(
         ));
     }
     let target = match (source.kind, &source.target) {
-        (DataKind::Pairs | DataKind::Sentences | DataKind::Cloze, _) => None,
+        (DataKind::Pairs | DataKind::Sentences, _) => None,
         (_, Some(column)) => Some(table.column(column)?),
         (DataKind::Sts, None) => Some(table.column("score")?),
         (DataKind::Nli, None) => Some(table.column("label").or_else(|error| {
@@ -415,7 +399,7 @@ fn read_source(
             (DataKind::Sets, Some(column)) => {
                 Target::Set(seed_of(file as u64, fields[column].trim(), 0))
             }
-            (DataKind::Pairs | DataKind::Cloze, _) => Target::Pair,
+            (DataKind::Pairs, _) => Target::Pair,
             _ => Target::None,
         };
         let texts: Vec<String> = columns.iter().map(|&column| fields[column].clone()).collect();
@@ -427,11 +411,7 @@ fn read_source(
             count.in_passages += 1;
             continue;
         }
-        let row = |texts| Row { texts, target, file, line: *line };
-        match source.kind {
-            DataKind::Cloze => rows.extend(cloze(&texts[0]).map(|pair| row(pair.into()))),
-            _ => rows.push(row(texts)),
-        }
+        rows.push(Row { texts, target, file, line: *line });
     }
     if let Some(limit) = source.limit.filter(|&limit| rows.len() > limit) {
         count.beyond_limit = rows.len() - limit;
@@ -649,24 +629,6 @@ mod tests {
         let folders = Folders { data: place.path(), out: place.path() };
         let names = ["lines".to_owned()];
         Rows::read(&recipe, &names, folders, &EvalSentences::default()).unwrap().rows
-    }
-
-    #[test]
-    fn a_passage_gives_a_pair_for_each_of_its_sentences() {
-        let passage = "봄이 오면 산에 들에 진달래가 핀다. 짧다. 여름에는 강가에서 아이들이 헤엄친다! 가을에는 온 산이 붉게 물든다";
-        let pairs: Vec<[String; 2]> = cloze(passage).collect();
-        assert_eq!(pairs.len(), 3);
-        assert_eq!(pairs[0][0], "봄이 오면 산에 들에 진달래가 핀다.");
-        assert_eq!(
-            pairs[0][1],
-            "짧다. 여름에는 강가에서 아이들이 헤엄친다! 가을에는 온 산이 붉게 물든다"
-        );
-        assert_eq!(
-            pairs[1][1],
-            "봄이 오면 산에 들에 진달래가 핀다. 짧다. 가을에는 온 산이 붉게 물든다"
-        );
-        assert!(pairs[2][1].ends_with("헤엄친다!"));
-        assert_eq!(cloze("한 문장뿐인 글에서는 짝이 나오지 않는다.").count(), 0);
     }
 
     #[test]

@@ -73,16 +73,6 @@ pub enum DataKind {
     Pairs,
     /// Single sentences, in any number of columns.
     Sentences,
-    /// Passages, from each of whose sentences a pair is made: the sentence, and the passage without it
-    /// (the inverse cloze task, Lee et al. 2019). One column, by default `passage`.
-    Cloze,
-}
-
-impl DataKind {
-    /// Whether its rows are pairs of texts that belong together.
-    pub fn gives_pairs(self) -> bool {
-        matches!(self, DataKind::Pairs | DataKind::Cloze)
-    }
 }
 
 /// A training file.
@@ -313,11 +303,6 @@ pub struct Stage {
     /// `sts` with [`Stage::pairs_weight`]: pairs of one step.
     #[serde(default = "default_pairs_batch", skip_serializing_if = "is_default_pairs_batch")]
     pub pairs_batch: usize,
-    /// `sts` with [`Stage::pairs_weight`]: pairs of a step come in groups of this many, drawn from those whose
-    /// passages are nearest to the first one's question, by the model that the stage begins with
-    /// (after Hofstätter et al. 2021, *topic aware sampling*). 1 draws all of them freely.
-    #[serde(default = "one_pair", skip_serializing_if = "is_one_pair")]
-    pub pairs_neighbours: usize,
     /// `sts` with [`Stage::pairs_weight`]: most tokens of one text of a pair, which may be a passage;
     /// the recipe's `max_tokens` without it.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -438,14 +423,6 @@ fn default_tau() -> f32 {
 fn default_mined_sentences() -> usize {
     20_000
 }
-fn one_pair() -> usize {
-    1
-}
-
-fn is_one_pair(value: &usize) -> bool {
-    *value == 1
-}
-
 fn default_pairs_batch() -> usize {
     16
 }
@@ -653,11 +630,9 @@ impl Recipe {
             if !(stage.pairs_weight >= 0.0 && stage.pairs_weight.is_finite()) {
                 return at(format!("pairs_weight is {}", stage.pairs_weight));
             }
-            let pairs = stage.data.iter().any(|name| self.data[name].kind.gives_pairs());
+            let pairs = stage.data.iter().any(|name| self.data[name].kind == DataKind::Pairs);
             if stage.pairs_weight > 0.0 && (stage.kind != StageKind::Sts || !pairs) {
-                return at(
-                    "pairs_weight is of sts stages with data of kind \"pairs\" or \"cloze\"".into(),
-                );
+                return at("pairs_weight is of sts stages with data of kind \"pairs\"".into());
             }
             if let Some(tokens) = stage.pairs_tokens
                 && (stage.pairs_weight == 0.0 || !(4..=1024).contains(&tokens))
@@ -668,15 +643,6 @@ impl Recipe {
             }
             if stage.pairs_weight > 0.0 && stage.pairs_batch < 2 {
                 return at(format!("pairs_batch is {}; expected at least 2", stage.pairs_batch));
-            }
-            if stage.pairs_neighbours != 1
-                && (stage.pairs_weight == 0.0
-                    || !(1..=stage.pairs_batch).contains(&stage.pairs_neighbours))
-            {
-                return at(format!(
-                    "pairs_neighbours is {}; expected 1 to pairs_batch ({}), with pairs_weight",
-                    stage.pairs_neighbours, stage.pairs_batch
-                ));
             }
             if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
                 return at("only the student is distilled".into());
@@ -805,7 +771,6 @@ steps = 3
         assert!(with("pairs_weight = 1.0").contains("data of kind \"pairs\""));
         assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
         assert!(with("pairs_tokens = 200").contains("with pairs_weight"));
-        assert!(with("pairs_neighbours = 4").contains("with pairs_weight"));
         assert!(with("teacher_share = 0.5").contains("in a label_pairs stage"));
         let lines = "license = \"CC0\"\nrunning_text = true";
         assert!(

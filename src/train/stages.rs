@@ -1,6 +1,6 @@
 //! The stages of a recipe, one after another, each leaving its model in its own folder.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,7 +9,6 @@ use candle_core::{Device, Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
 use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
 use super::data::{EvalSentences, Folders, Row, Rows, Target, TokenStore, batches};
@@ -28,7 +27,6 @@ use crate::config::ModelConfig;
 use crate::convert::{ConvertOptions, Manifest, Shape, read_checkpoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, ModelFile};
-use crate::kernels::matmul::{Product, Threads, View};
 use crate::model::Encoder;
 use crate::tokenizer::Tokenizer;
 use crate::weights::FloatModel;
@@ -848,12 +846,9 @@ struct StsTask {
     rows: Rows,
     store: TokenStore,
     pairs: Vec<(u32, u32, f32)>,
-    /// Texts that belong together, without a score.
-    partners: Vec<Partners>,
-    /// Their ids.
+    /// Texts that belong together, without a score, and their ids.
+    partners: Vec<(u32, u32)>,
     partner_store: TokenStore,
-    /// For every one of `partners` those that are hard to tell from it, if the stage asks for them.
-    neighbours: Vec<Vec<u32>>,
     seed: u64,
     /// How much each pair counts; empty if all count alike.
     weights: Vec<f32>,
@@ -888,33 +883,10 @@ impl StsTask {
             None => run.store(float, stage.model, Purpose::Training, unscored_texts())?,
         };
         let number = |text: &str| partner_store.index(text) as u32;
-        let mut documents = HashMap::new();
-        let partners: Vec<Partners> = rows.rows[scored..]
+        let partners = rows.rows[scored..]
             .iter()
-            .map(|row| {
-                let next = documents.len() as u32;
-                let document = *documents.entry((&rows.files[row.file], row.line)).or_insert(next);
-                Partners {
-                    question: number(&row.texts[0]),
-                    passage: number(&row.texts[1]),
-                    document,
-                }
-            })
+            .map(|row| (number(&row.texts[0]), number(&row.texts[1])))
             .collect();
-        let neighbours = match stage.pairs_neighbours > 1 && !partners.is_empty() {
-            true => {
-                let texts = partner_store.len();
-                eprintln!(
-                    "{}: looking for passages that are alike among {texts} texts",
-                    stage.name
-                );
-                let mut model = BertModel::from_float_model(float, &run.device)?;
-                model.use_precision(stage.precision);
-                let vectors = super::evaluate::embed_all(&model, &partner_store, None)?;
-                alike(&partners, &vectors, float.config.hidden_size, 4 * stage.pairs_neighbours)
-            }
-            false => Vec::new(),
-        };
         let weight_of = |file: usize| run.recipe.data[&stage.data[file]].weight as f32;
         let weights = match (0..stage.data.len()).all(|file| weight_of(file) == 1.0) {
             true => Vec::new(),
@@ -935,36 +907,12 @@ impl StsTask {
             pairs,
             partners,
             partner_store,
-            neighbours,
             seed,
             weights,
             teacher,
             special,
             stage,
         })
-    }
-
-    /// As many pairs as `free`, of which the first of each group are the first of `free` and what the
-    /// neighbours leave missing are others of it.
-    fn in_groups(&self, free: &[usize], random: &mut ChaCha8Rng) -> Vec<usize> {
-        let group = self.stage.pairs_neighbours;
-        let mut taken = HashSet::new();
-        let mut chosen = Vec::with_capacity(free.len());
-        let mut take = |at: usize, chosen: &mut Vec<usize>| {
-            if chosen.len() < free.len() && taken.insert(at) {
-                chosen.push(at);
-            }
-        };
-        for &first in &free[..free.len() / group] {
-            take(first, &mut chosen);
-            let near = &self.neighbours[first];
-            let count = (group - 1).min(near.len());
-            for index in rand::seq::index::sample(random, near.len(), count) {
-                take(near[index] as usize, &mut chosen);
-            }
-        }
-        free.iter().for_each(|&at| take(at, &mut chosen));
-        chosen
     }
 
     /// How badly `model` tells the partners of some texts apart, drawn by what is in `batch`.
@@ -977,16 +925,15 @@ impl StsTask {
         let seed = batch.iter().fold(self.seed, |seed, &row| seed_of(seed, "", row.into()));
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let n = self.stage.pairs_batch.min(self.partners.len());
-        let mut chosen = rand::seq::index::sample(&mut random, self.partners.len(), n).into_vec();
-        if !self.neighbours.is_empty() {
-            chosen = self.in_groups(&chosen, &mut random);
-        }
-        let drawn: Vec<Partners> = chosen.into_iter().map(|at| self.partners[at]).collect();
-        let texts =
-            drawn.iter().map(|pair| pair.question).chain(drawn.iter().map(|pair| pair.passage));
+        let drawn: Vec<(u32, u32)> = rand::seq::index::sample(&mut random, self.partners.len(), n)
+            .into_iter()
+            .map(|at| self.partners[at])
+            .collect();
+        let texts = drawn.iter().map(|pair| pair.0).chain(drawn.iter().map(|pair| pair.1));
         let ids: Vec<&[u32]> = texts.map(|text| self.partner_store.ids(text as usize)).collect();
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
-        let groups = same_answers(&drawn);
+        // Several questions may have one passage.
+        let groups: Vec<u32> = drawn.iter().map(|pair| pair.1).collect();
         let loss = losses::over_dimensions(&output.pooled, &self.stage.dimensions, |pooled| {
             losses::supervised_simcse(
                 &pooled.narrow(0, 0, n)?,
@@ -998,74 +945,6 @@ impl StsTask {
         })?;
         Ok((loss, output))
     }
-}
-
-/// A question and its passage, as texts of a store.
-#[derive(Clone, Copy)]
-struct Partners {
-    question: u32,
-    passage: u32,
-    /// The line of a file that both are from: parts of one text answer each other's questions.
-    document: u32,
-}
-
-impl Partners {
-    fn answers(self, other: Partners) -> bool {
-        self.passage == other.passage || self.document == other.document
-    }
-}
-
-/// A number for each pair, the same where one's passage answers the other's question.
-fn same_answers(pairs: &[Partners]) -> Vec<u32> {
-    let mut groups: Vec<u32> = (0..pairs.len() as u32).collect();
-    for (at, pair) in pairs.iter().enumerate() {
-        for before in 0..at {
-            if pair.answers(pairs[before]) && groups[at] != groups[before] {
-                let (from, to) = (groups[at], groups[before]);
-                groups[..=at].iter_mut().filter(|group| **group == from).for_each(|g| *g = to);
-            }
-        }
-    }
-    groups
-}
-
-/// By pair the `count` others whose second texts are nearest to its first by their `vectors` of unit length,
-/// `width` values by text.
-fn alike(partners: &[Partners], vectors: &[f32], width: usize, count: usize) -> Vec<Vec<u32>> {
-    const ROWS: usize = 256;
-    let gather = |texts: &mut dyn Iterator<Item = u32>| -> Vec<f32> {
-        texts.flat_map(|text| &vectors[text as usize * width..][..width]).copied().collect()
-    };
-    let n = partners.len();
-    let passages = gather(&mut partners.iter().map(|pair| pair.passage));
-    let mut cosines = vec![0.0; ROWS * n];
-    let mut all = Vec::with_capacity(n);
-    for (block, chunk) in partners.chunks(ROWS).enumerate() {
-        let questions = gather(&mut chunk.iter().map(|pair| pair.question));
-        let product = Product::new(
-            View::new(&questions, chunk.len(), width),
-            View::new(&passages, n, width).t(),
-        );
-        Product { threads: Threads::All, ..product }.write(&mut cosines, n);
-        let nearest = |(row, cosines): (usize, &[f32])| -> Vec<u32> {
-            let own = partners[block * ROWS + row];
-            let mut others: Vec<u32> =
-                (0..n as u32).filter(|&at| !own.answers(partners[at as usize])).collect();
-            let by_cosine = |a: &u32, b: &u32| {
-                cosines[*b as usize].total_cmp(&cosines[*a as usize]).then(a.cmp(b))
-            };
-            if others.len() > count {
-                others.select_nth_unstable_by(count, by_cosine);
-                others.truncate(count);
-            }
-            others.sort_unstable_by(by_cosine);
-            others
-        };
-        let rows: Vec<(usize, &[f32])> =
-            cosines.chunks_exact(n).take(chunk.len()).enumerate().collect();
-        all.par_extend(rows.into_par_iter().map(nearest));
-    }
-    all
 }
 
 /// Pairs of `rows` as texts of `store` and scores.
@@ -1912,7 +1791,6 @@ mod tests {
             pairs_weight = 0.5
             pairs_batch = 3
             pairs_tokens = 5
-            pairs_neighbours = 2
             [[stage]]
             name = "distill"
             kind = "distill"

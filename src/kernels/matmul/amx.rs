@@ -6,9 +6,8 @@
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
-use super::{Product, Threads, View};
+use super::avx512::{in_tasks, pack_panels};
+use super::{Product, View};
 use crate::kernels::x86_64::amx::{Block, TILE_ROWS, Tiles, features, multiply_bf16};
 
 /// Rows and columns of a block of sums.
@@ -45,39 +44,14 @@ pub(super) fn write(product: &Product<'_>, out: &mut [f32], stride: usize) {
     let width = n.div_ceil(COLS) * COLS;
     // Taken out, since this thread may do other products while it waits for the others.
     let mut packed = PACKED.take();
-    if packed.len() < depth * width {
-        packed.resize(depth * width, 0);
-    }
-    let panels = &mut packed[..depth * width];
-    let parallel = threads == Threads::All;
-    for (block, panels) in panels.chunks_mut(DEPTH * width).enumerate() {
-        let length = panels.len() / width;
-        let pack = |(index, panel): (usize, &mut [u32])| {
-            // SAFETY: AVX-512 with bfloat16 is there (`suits`).
-            unsafe { pack_columns(b, block * DEPTH, index * COLS, panel) };
-        };
-        if parallel {
-            panels.par_chunks_mut(length * COLS).enumerate().with_min_len(2).for_each(pack);
-        } else {
-            panels.chunks_mut(length * COLS).enumerate().for_each(pack);
-        }
-    }
+    let panels = pack_panels(&mut packed, depth, DEPTH, width, threads, |begin, column, panel| {
+        // SAFETY: AVX-512 with bfloat16 is there (`suits`).
+        unsafe { pack_columns(b, begin, column, panel) };
+    });
     let packed_product = Packed { a, panels, width, n, stride, scale, add };
-    let rows = if parallel {
-        let parts = 4 * rayon::current_num_threads();
-        m.div_ceil(parts).next_multiple_of(ROWS).min(TASK_ROWS)
-    } else {
-        TASK_ROWS
-    };
-    let run = |(task, out): (usize, &mut [f32])| {
-        packed_product.rows(task * rows, rows.min(m - task * rows), out);
-    };
-    let tasks = m.div_ceil(rows);
-    if parallel {
-        out.par_chunks_mut(rows * stride).take(tasks).enumerate().for_each(run);
-    } else {
-        out.chunks_mut(rows * stride).take(tasks).enumerate().for_each(run);
-    }
+    in_tasks(out, (m, stride), (ROWS, TASK_ROWS), threads, |first, count, out| {
+        packed_product.rows(first, count, out);
+    });
     PACKED.set(packed);
 }
 
@@ -160,6 +134,8 @@ struct Lines<'a> {
     stride: usize,
     count: usize,
     length: usize,
+    /// Whether they run along the depth; else a line has one place in depth.
+    along: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -173,20 +149,20 @@ impl<'a> Lines<'a> {
         &self.data[begin..begin + most.min(self.length - from)]
     }
 
-    /// Of 16 lines along the depth from `first` on, the pairs from `begin` on, by steps of 16 that lie
-    /// `STEP_LANES` apart, each 16 lines `line` apart of one of these lines' 16 pairs, or with
-    /// `turned` of one pair of the 16 lines.
+    /// Of the 16 rows or columns from `first` on, the pairs from `begin` on, by steps of 16 that lie `STEP_LANES`
+    /// apart: 16 lines `line` apart, each the 16 pairs of a row (a column), or with `by_pairs` one
+    /// pair of all 16.
     ///
     /// # Safety
     /// AVX-512 with bfloat16 must be there.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn pack_along(
+    unsafe fn pack(
         &self,
         first: usize,
         begin: usize,
         pairs: usize,
-        turned: bool,
+        by_pairs: bool,
         line: usize,
         out: &mut [u32],
     ) {
@@ -194,42 +170,16 @@ impl<'a> Lines<'a> {
             let mut rows = [_mm512_setzero_si512(); 16];
             for (i, row) in rows.iter_mut().enumerate() {
                 // SAFETY: the caller's.
-                *row = unsafe { along(self.part(first + i, 2 * (begin + k), 2 * STEP)) };
+                *row = unsafe {
+                    if self.along {
+                        along(self.part(first + i, 2 * (begin + k), 2 * STEP))
+                    } else {
+                        let line = 2 * (begin + k + i);
+                        across(self.part(line, first, 16), self.part(line + 1, first, 16))
+                    }
+                };
             }
-            if turned {
-                // SAFETY: the caller's.
-                unsafe { transpose(&mut rows) };
-            }
-            for (i, row) in rows.into_iter().enumerate() {
-                store(row, &mut out[k / STEP * STEP_LANES + i * line..]);
-            }
-        }
-    }
-
-    /// The same of lines across the depth: line `2 k` and the next are pairs `k` of all columns.
-    ///
-    /// # Safety
-    /// AVX-512 with bfloat16 must be there.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn pack_across(
-        &self,
-        first: usize,
-        begin: usize,
-        pairs: usize,
-        turned: bool,
-        line: usize,
-        out: &mut [u32],
-    ) {
-        for k in (0..pairs).step_by(STEP) {
-            let mut rows = [_mm512_setzero_si512(); 16];
-            for (i, row) in rows.iter_mut().enumerate() {
-                let upper = self.part(2 * (begin + k + i), first, 16);
-                let lower = self.part(2 * (begin + k + i) + 1, first, 16);
-                // SAFETY: the caller's.
-                *row = unsafe { across(upper, lower) };
-            }
-            if turned {
+            if self.along == by_pairs {
                 // SAFETY: the caller's.
                 unsafe { transpose(&mut rows) };
             }
@@ -255,20 +205,14 @@ fn store(row: __m512i, out: &mut [u32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pack_columns(b: View<'_>, begin: usize, first: usize, panel: &mut [u32]) {
     let pairs = panel.len() / COLS;
+    let lines = if b.col_stride == 1 {
+        Lines { data: b.data, stride: b.row_stride, count: b.rows, length: b.cols, along: false }
+    } else {
+        Lines { data: b.data, stride: b.col_stride, count: b.cols, length: b.rows, along: true }
+    };
     for half in 0..2 {
-        let (first, panel) = (first + 16 * half, &mut panel[16 * half..]);
         // SAFETY: the caller's.
-        unsafe {
-            if b.col_stride == 1 {
-                let rows =
-                    Lines { data: b.data, stride: b.row_stride, count: b.rows, length: b.cols };
-                rows.pack_across(first, begin, pairs, false, COLS, panel);
-            } else {
-                let columns =
-                    Lines { data: b.data, stride: b.col_stride, count: b.cols, length: b.rows };
-                columns.pack_along(first, begin, pairs, true, COLS, panel);
-            }
-        }
+        unsafe { lines.pack(first + 16 * half, begin, pairs, true, COLS, &mut panel[16 * half..]) };
     }
 }
 
@@ -323,20 +267,15 @@ impl Packed<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn pack_rows(&self, first: usize, end: usize, begin: usize, out: &mut [u32]) {
         let (a, pairs) = (self.a, out.len() / ROWS);
+        let lines = if a.col_stride == 1 {
+            Lines { data: a.data, stride: a.row_stride, count: end, length: a.cols, along: true }
+        } else {
+            Lines { data: a.data, stride: a.col_stride, count: a.cols, length: end, along: false }
+        };
         for half in 0..2 {
-            let (first, out) = (first + 16 * half, &mut out[16 * STEP * half..]);
+            let out = &mut out[16 * STEP * half..];
             // SAFETY: the caller's.
-            unsafe {
-                if a.col_stride == 1 {
-                    let rows =
-                        Lines { data: a.data, stride: a.row_stride, count: end, length: a.cols };
-                    rows.pack_along(first, begin, pairs, false, STEP, out);
-                } else {
-                    let columns =
-                        Lines { data: a.data, stride: a.col_stride, count: a.cols, length: end };
-                    columns.pack_across(first, begin, pairs, true, STEP, out);
-                }
-            }
+            unsafe { lines.pack(first + 16 * half, begin, pairs, false, STEP, out) };
         }
     }
 

@@ -65,37 +65,66 @@ fn write_lanes<const VALUES: usize>(product: &Product<'_>, out: &mut [f32], stri
     let width = n.div_ceil(COLS) * COLS;
     // Taken out, since this thread may do other products while it waits for the others.
     let mut packed = PACKED.take();
+    let panels = pack_panels(&mut packed, depth, DEPTH, width, threads, |begin, column, panel| {
+        // SAFETY: AVX-512 is there (`available`).
+        unsafe { pack_columns::<VALUES>(b, begin * VALUES, column, panel) };
+    });
+    let packed_product = Packed::<VALUES> { a, panels, width, n, stride, scale, add };
+    in_tasks(out, (m, stride), (ROWS, TASK_ROWS), threads, |first, count, out| {
+        packed_product.rows(first, count, out);
+    });
+    PACKED.set(packed);
+}
+
+/// The second factor of a product as `pack` lays it, given the first lane, the first column and the place of a
+/// panel of 32 columns: blocks of at most `most` of the `depth` lanes one after the other, in each of
+/// them the panels of all `width` columns.
+pub(super) fn pack_panels(
+    packed: &mut Vec<u32>,
+    depth: usize,
+    most: usize,
+    width: usize,
+    threads: Threads,
+    pack: impl Fn(usize, usize, &mut [u32]) + Sync,
+) -> &[u32] {
     if packed.len() < depth * width {
         packed.resize(depth * width, 0);
     }
     let panels = &mut packed[..depth * width];
-    let parallel = threads == Threads::All;
-    for (block, panels) in panels.chunks_mut(DEPTH * width).enumerate() {
+    for (block, panels) in panels.chunks_mut(most * width).enumerate() {
         let length = panels.len() / width;
-        let pack = |(index, panel): (usize, &mut [u32])| {
-            // SAFETY: AVX-512 is there (`available`).
-            unsafe { pack_columns::<VALUES>(b, block * DEPTH * VALUES, index * COLS, panel) };
-        };
-        if parallel {
+        let pack = |(index, panel): (usize, &mut [u32])| pack(block * most, index * COLS, panel);
+        if threads == Threads::All {
             panels.par_chunks_mut(length * COLS).enumerate().with_min_len(2).for_each(pack);
         } else {
             panels.chunks_mut(length * COLS).enumerate().for_each(pack);
         }
     }
-    let packed_product = Packed::<VALUES> { a, panels, width, n, stride, scale, add };
-    if parallel {
+    panels
+}
+
+/// Calls `run(first row, rows, where they go)` for parts of the `m` rows of `out`, which lie `stride` apart: whole
+/// tiles of `tile` rows but for the last, at most `most` at a time.
+pub(super) fn in_tasks(
+    out: &mut [f32],
+    (m, stride): (usize, usize),
+    (tile, most): (usize, usize),
+    threads: Threads,
+    run: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    let rows = if threads == Threads::All {
         let parts = 4 * rayon::current_num_threads();
-        let rows = m.div_ceil(parts).next_multiple_of(ROWS).min(TASK_ROWS);
-        out.par_chunks_mut(rows * stride).take(m.div_ceil(rows)).enumerate().for_each(
-            |(task, out)| packed_product.rows(task * rows, rows.min(m - task * rows), out),
-        );
+        m.div_ceil(parts).next_multiple_of(tile).min(most)
     } else {
-        let tasks = out.chunks_mut(TASK_ROWS * stride).take(m.div_ceil(TASK_ROWS)).enumerate();
-        for (task, out) in tasks {
-            packed_product.rows(task * TASK_ROWS, TASK_ROWS.min(m - task * TASK_ROWS), out);
-        }
+        most
+    };
+    let run = |(task, out): (usize, &mut [f32])| run(task * rows, rows.min(m - task * rows), out);
+    let tasks = m.div_ceil(rows);
+    if threads == Threads::All {
+        out.par_chunks_mut(rows * stride).take(tasks).enumerate().for_each(run);
+    } else {
+        out.chunks_mut(rows * stride).take(tasks).enumerate().for_each(run);
     }
-    PACKED.set(packed);
 }
 
 /// Columns `first..first + 32` of the rows of `b` from `begin` on, lane after lane; zeros beyond.

@@ -34,16 +34,17 @@ fn detect() -> Features {
     const OSXSAVE: u32 = 1 << 27;
     const TILE_STATE: u64 = 3 << 17;
     let (bf16, tile, int8) = (1 << 22, 1 << 24, 1 << 25);
+    // Older compilers call this function unsafe.
+    #[allow(unused_unsafe)]
+    // SAFETY: every CPU with AVX-512, which is asked first, has the instruction.
+    let cpuid = |leaf: u32| unsafe { __cpuid_count(leaf, 0) };
     // Leaves that the CPU does not have are not asked; AVX-512 is needed beside the tiles.
-    if !is_x86_feature_detected!("avx512f") || __cpuid(0).eax < 7 {
-        return Features::default();
-    }
-    if __cpuid(1).ecx & OSXSAVE == 0 {
+    if !is_x86_feature_detected!("avx512f") || cpuid(0).eax < 7 || cpuid(1).ecx & OSXSAVE == 0 {
         return Features::default();
     }
     // SAFETY: OSXSAVE says that the instruction is there.
     let state = unsafe { state_of_system() };
-    let has = __cpuid_count(7, 0).edx;
+    let has = cpuid(7).edx;
     if state & TILE_STATE != TILE_STATE || has & tile == 0 || !ask_system() {
         return Features::default();
     }

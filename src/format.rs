@@ -404,13 +404,10 @@ impl Tensors<'_> {
         let shape = [rows / pack::LANES, cols / pack::GROUP, pack::LANES, pack::GROUP];
         let data = self.take(&weight, Dtype::I8, &shape)?;
         let weights = bytemuck::cast_slice(self.content(&data));
-        let sums = pack::channel_sums(weights, rows, cols).ok_or_else(|| {
+        let sums = kernels::channel_sums(weights, rows, cols).ok_or_else(|| {
             malformed(format!("tensor {weight:?} holds a weight beyond ±{WEIGHT_MAX}"))
         })?;
-        let steps = match kernels::ask_for_exact_steps() {
-            true => pack::exact_steps(weights, rows, cols),
-            false => Vec::new(),
-        };
+        let steps = kernels::exact_steps(weights, rows, cols);
         Ok(Packed {
             data,
             scales: self.scales(&format!("{name}.scale"), rows)?,

@@ -120,13 +120,22 @@ pub fn select() -> &'static Kernels {
     return &scalar::KERNELS;
 }
 
-/// Whether the products of this machine's best table add in 16 bits, for which
-/// [`pack::exact_steps`] are found when a model is loaded.
-pub(crate) fn ask_for_exact_steps() -> bool {
+/// [`pack::channel_sums`], as fast as it goes here.
+pub(crate) fn channel_sums(data: &[i8], rows: usize, cols: usize) -> Option<Vec<i32>> {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    return wasm32::channel_sums(data, rows, cols);
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    pack::channel_sums(data, rows, cols)
+}
+
+/// [`pack::exact_steps`] if the products of this machine's best table add in 16 bits; nothing otherwise.
+pub(crate) fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-    return wasm32::add_in_16_bits();
-    #[cfg(not(all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
-    false
+    if wasm32::add_in_16_bits() {
+        return wasm32::exact_steps(data, rows, cols);
+    }
+    let _ = (data, rows, cols);
+    Vec::new()
 }
 
 /// Every table that runs on this machine, the definition first.

@@ -8,6 +8,17 @@ mod relaxed;
 mod simd128;
 #[cfg(target_feature = "simd128")]
 mod strassen;
+#[cfg(target_feature = "simd128")]
+#[cfg_attr(
+    not(target_feature = "relaxed-simd"),
+    allow(dead_code, reason = "only sums in 16 bits ask for exact steps")
+)]
+mod weights;
+
+#[cfg(target_feature = "simd128")]
+pub(super) use weights::channel_sums;
+#[cfg(target_feature = "relaxed-simd")]
+pub(super) use weights::exact_steps;
 
 pub(super) fn available() -> Vec<&'static Kernels> {
     vec![

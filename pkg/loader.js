@@ -54,6 +54,7 @@ async function resolveSource(source, signal) {
  * @property {ModelSource} source
  * @property {any} chunks a stream's reader, or something iterable
  * @property {number | null} length bytes of the file, where known
+ * @property {boolean} [ends] whether no more than `length` can come, as the answer's own header says
  * @property {'network' | 'cache' | 'file'} place
  * @property {boolean} keep whether the cache lacks it and can have it
  */
@@ -76,8 +77,9 @@ export async function openModel(given, cache, signal) {
 }
 
 async function openNetwork(source, keep, signal) {
-  const { chunks, length, place } = await openUrl(source.url, 'model', signal);
-  return { source, chunks, length: source.bytes ?? length, place, keep };
+  const { chunks, length, place } = await openUrl(source.url, 'model', signal, keep);
+  const expected = source.bytes ?? length;
+  return { source, chunks, length: expected, ends: length !== null && length === expected, place, keep };
 }
 
 /**
@@ -115,7 +117,7 @@ export async function sendModel(model, runtime, signal, onProgress = () => {}) {
 }
 
 /** Hands over one stream of bytes; see `sendModel`. */
-async function send({ source, chunks, length, place, keep }, runtime, signal, onProgress) {
+async function send({ source, chunks, length, ends, place, keep }, runtime, signal, onProgress) {
   const { url } = source;
   let loaded = 0;
   let over = false;
@@ -172,17 +174,21 @@ async function send({ source, chunks, length, place, keep }, runtime, signal, on
       if (loaded < length) throw truncated(url, loaded, length);
       return loading;
     });
-    // The runtime may fail before the last byte; then the rest is not waited for.
-    return Promise.race([sending, loading.then(() => sending)]);
+    // The runtime may fail before the last byte; then the rest is not waited for. Nor is the stream's end, once
+    // all bytes are there and good: browsers announce it when they have done with their own copy.
+    sending.catch(() => {});
+    return Promise.race([sending, loading.then((result) => (ends && loaded === length ? result : sending))]);
   };
   try {
     const result = await all();
     if (length !== null && place !== 'cache') onProgress({ loaded, total: length });
     return { ...result, source: place };
   } finally {
-    // A download that nobody reads any more must not go on.
-    over = true;
-    void chunks.cancel?.().catch(() => {});
+    // A download that nobody reads any more must not go on; one that has only its end to come may.
+    if (!ends || loaded !== length) {
+      over = true;
+      void chunks.cancel?.().catch(() => {});
+    }
   }
 }
 
@@ -264,14 +270,19 @@ async function drain(chunks, signal, what, take) {
 
 /**
  * Opens an address for reading.
+ * @param {string} url
+ * @param {string} what
+ * @param {AbortSignal} [signal]
+ * @param {boolean} [keep] it goes into a cache of our own: a second copy in the browser's would cost as much
+ *   again on disk, and writing that one holds up the bytes
  * @returns {Promise<{ chunks: any, length: number | null, place: 'network' | 'file' }>}
  */
-async function openUrl(url, what, signal) {
+async function openUrl(url, what, signal, keep = false) {
   throwIfAborted(signal);
   if (isNode && url.startsWith('file:')) return openFile(url, what);
   let response;
   try {
-    response = await fetch(url, { signal });
+    response = await fetch(url, { signal, cache: keep ? 'no-store' : 'default' });
   } catch (cause) {
     if (signal?.aborted) throw aborted(signal.reason);
     throw new MunjangError('network', `The ${what} at ${url} could not be reached: ${cause?.message ?? cause}. `

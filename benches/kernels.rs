@@ -82,10 +82,9 @@ fn layer_norm(table: &Kernels, columns: usize) -> f64 {
 fn softmax(table: &Kernels, keys: usize) -> f64 {
     let scores: Vec<i32> = (0..ROWS * keys).map(|i| (i * 7919 % 100_000) as i32).collect();
     let mut work = scores.clone();
-    let (query_scales, key_scales) = (vec![1e-2; ROWS], vec![1e-2; keys]);
+    let steps = vec![1e-4; ROWS];
     let (mut out, mut sums) = (vec![0; ROWS * keys], vec![0; ROWS]);
-    let args =
-        SoftmaxArgs { keys, stride: keys, query_scales: &query_scales, key_scales: &key_scales };
+    let args = SoftmaxArgs { keys, stride: keys, steps: &steps };
     nanoseconds(table, || {
         work.copy_from_slice(&scores);
         (table.softmax)(black_box(&mut work), args, &mut out, &mut sums);

@@ -72,10 +72,11 @@ pub mod limits {
     pub const NUM_HIDDEN_LAYERS: usize = 64;
     /// Largest `vocab_size`.
     pub const VOCAB_SIZE: usize = 1 << 20;
-    /// Largest `max_position_embeddings`: attention weights (13 bits) times values (9 bits) over
-    /// this many keys stay inside 31 bits.
+    /// Largest `max_position_embeddings`: attention weights (up to 8192) times values (up to 255) over
+    /// this many keys stay below 2³¹.
     pub const MAX_POSITION_EMBEDDINGS: usize = 1024;
-    /// Largest width of one attention head: two 12-bit factors over this many terms stay inside 31 bits.
+    /// Largest width of one attention head: two 12-bit factors over this many terms, and the
+    /// difference of two such sums, stay below 2³¹.
     pub const HEAD_SIZE: usize = 256;
     /// Longest `prefix` in bytes.
     pub const PREFIX_BYTES: usize = 1024;

@@ -22,7 +22,7 @@ pub const EMBEDDING_MAX: i8 = 127;
 /// Largest magnitude of a quantized query or key.
 pub const QUERY_KEY_MAX: i16 = 2047;
 /// The quantized attention weight of a row's best key.
-pub const PROBABILITY_MAX: i16 = 8191;
+pub const PROBABILITY_MAX: i16 = 8192;
 /// Largest magnitude of a quantized value.
 pub const VALUE_MAX: i16 = 255;
 

@@ -1,7 +1,8 @@
 //! Multi-head self-attention over one sentence, in 16-bit integers with exact 32-bit sums.
 
 use super::lanes::Lanes;
-use super::rows::{array, lanes, softmax};
+use super::rows::{array, lanes};
+use super::softmax::softmax;
 use super::tiles::{Tile, product_i16};
 use super::{LANES, SoftmaxArgs, padded};
 use crate::quant::{QUERY_KEY_MAX, ROUNDING_MAGIC, VALUE_MAX};
@@ -26,10 +27,10 @@ pub struct AttentionArgs<'a> {
 pub struct AttentionScratch {
     /// `tokens × head`.
     queries: Vec<i16>,
-    query_scales: Vec<f32>,
+    /// What a score of 1 stands for, per query.
+    score_steps: Vec<f32>,
     /// Pairs of the head's dimensions: `[head / 2][keys][2]`.
     keys: Vec<i16>,
-    key_scales: Vec<f32>,
     /// Pairs of keys: `[keys / 2][head][2]`.
     values: Vec<i16>,
     /// Per channel: step and its inverse.
@@ -67,9 +68,8 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
     let pairs = tokens.next_multiple_of(2);
     let block = QUERY_BLOCK.min(tokens);
     grow(&mut scratch.queries, tokens * head);
-    grow(&mut scratch.query_scales, tokens);
+    grow(&mut scratch.score_steps, tokens);
     grow(&mut scratch.keys, head * stride);
-    grow(&mut scratch.key_scales, stride);
     grow(&mut scratch.values, stride * head);
     grow(&mut scratch.value_scales, head);
     grow(&mut scratch.value_inverses, head);
@@ -79,9 +79,8 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
     grow(&mut scratch.sums, block * head);
     let AttentionScratch {
         queries,
-        query_scales,
+        score_steps,
         keys,
-        key_scales,
         values,
         value_scales,
         value_inverses,
@@ -101,8 +100,8 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
         };
         // SAFETY: the caller's.
         unsafe {
-            quantize_queries::<L>(part(0), root, queries, query_scales);
-            quantize_keys::<L>(part(1), stride, keys, key_scales);
+            let key_step = quantize_keys::<L>(part(1), stride, keys);
+            quantize_queries::<L>(part(0), key_step / root, queries, score_steps);
             let channels = (&mut value_scales[..head], &mut value_inverses[..head]);
             quantize_values::<L>(part(2), channels, values);
 
@@ -114,12 +113,8 @@ pub(super) unsafe fn attention<T: Tile, L: Lanes>(
                 let sums = &mut sums[..count * head];
                 let queries = &queries[from * head..(from + count) * head];
                 product_i16::<T>((queries, head), head, (keys, stride), scores);
-                let args = SoftmaxArgs {
-                    keys: tokens,
-                    stride,
-                    query_scales: &query_scales[from..from + count],
-                    key_scales: &key_scales[..stride],
-                };
+                let steps = &score_steps[from..from + count];
+                let args = SoftmaxArgs { keys: tokens, stride, steps };
                 softmax::<L>(scores, args, weights, weight_sums);
                 // Weights beyond the last key are 0, so an odd count may read one value too many.
                 product_i16::<T>((weights, stride), pairs, (values, head), sums);
@@ -161,66 +156,83 @@ fn steps(max_abs: f32, limit: i16) -> (f32, f32) {
     (max_abs / limit as f32, limit as f32 / max_abs)
 }
 
-/// Quantizes one head of one query or key symmetrically and returns the size of a step.
+/// The largest magnitude in `rows`.
 ///
 /// # Safety
 /// As [`Lanes`].
 #[inline(always)]
-unsafe fn quantize_row<L: Lanes>(row: &[f32], out: &mut [i16]) -> f32 {
+unsafe fn largest<'a, L: Lanes>(rows: impl Iterator<Item = &'a [f32]>) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let (mut low, mut high) = (L::splat(0.0), L::splat(0.0));
-        for row in row.chunks_exact(L::WIDTH) {
-            let x = L::load(row);
-            (low, high) = (low.min(x), high.max(x));
+        for row in rows {
+            for row in row.chunks_exact(L::WIDTH) {
+                let x = L::load(row);
+                (low, high) = (low.min(x), high.max(x));
+            }
         }
         // As the largest magnitude, for fewer instructions.
-        let max_abs = high.max(L::splat(0.0).sub(low));
-        let (step, inverse) = steps(max_abs.highest(), QUERY_KEY_MAX);
+        high.max(L::splat(0.0).sub(low)).highest()
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn quantize_row<L: Lanes>(row: &[f32], inverse: f32, out: &mut [i16]) {
+    // SAFETY: the caller's.
+    unsafe {
         let inverse = L::splat(inverse);
         for (row, out) in row.chunks_exact(L::WIDTH).zip(out.chunks_exact_mut(L::WIDTH)) {
             L::load(row).mul(inverse).store_rounded(L::splat(ROUNDING_MAGIC), out);
         }
-        step
     }
 }
 
+/// Quantizes the queries of one head symmetrically, each by itself; `factor` times the size of a step
+/// goes to `steps`.
+///
 /// # Safety
 /// As [`Lanes`].
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 unsafe fn quantize_queries<L: Lanes>(
     part: Part<'_>,
-    root: f32,
+    factor: f32,
     queries: &mut [i16],
-    scales: &mut [f32],
+    score_steps: &mut [f32],
 ) {
-    let out = queries.chunks_exact_mut(part.head).zip(scales);
-    for (row, (queries, scale)) in part.rows().zip(out) {
+    let out = queries.chunks_exact_mut(part.head).zip(score_steps);
+    for (row, (queries, score_step)) in part.rows().zip(out) {
         // SAFETY: the caller's.
-        *scale = unsafe { quantize_row::<L>(row, queries) } / root;
+        unsafe {
+            let (step, inverse) = steps(largest::<L>(std::iter::once(row)), QUERY_KEY_MAX);
+            quantize_row::<L>(row, inverse, queries);
+            *score_step = step * factor;
+        }
     }
 }
 
+/// Quantizes the keys of one head symmetrically, all by one step, so that their scores compare as
+/// integers. Returns the size of the step.
+///
 /// # Safety
 /// As [`Lanes`].
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-unsafe fn quantize_keys<L: Lanes>(
-    part: Part<'_>,
-    stride: usize,
-    keys: &mut [i16],
-    scales: &mut [f32],
-) {
+unsafe fn quantize_keys<L: Lanes>(part: Part<'_>, stride: usize, keys: &mut [i16]) -> f32 {
     let mut quantized = [0; crate::config::limits::HEAD_SIZE];
     let quantized = &mut quantized[..part.head];
-    for (token, (row, scale)) in part.rows().zip(scales).enumerate() {
+    // SAFETY: the caller's.
+    let (step, inverse) = steps(unsafe { largest::<L>(part.rows()) }, QUERY_KEY_MAX);
+    for (token, row) in part.rows().enumerate() {
         // SAFETY: the caller's.
-        *scale = unsafe { quantize_row::<L>(row, quantized) };
+        unsafe { quantize_row::<L>(row, inverse, quantized) };
         for (two, keys) in quantized.chunks_exact(2).zip(keys.chunks_exact_mut(2 * stride)) {
             keys[2 * token..2 * token + 2].copy_from_slice(two);
         }
     }
+    step
 }
 
 /// # Safety

@@ -16,6 +16,8 @@ pub(super) trait Lanes: Copy {
     const WIDTH: usize;
     /// As many `i32` lanes.
     type Int: Copy;
+    /// 16-bit integers.
+    type Shorts: Shorts;
     /// What long chains of operations are done in: no wider than registers hold all that a chain
     /// needs at once.
     type Few: Lanes;
@@ -103,6 +105,98 @@ pub(super) trait Lanes: Copy {
     }
 }
 
+/// [`Shorts::WIDTH`] `i16` lanes.
+///
+/// # Safety
+/// As [`Lanes`].
+pub(super) trait Shorts: Copy {
+    /// Lanes of the value, which divide [`LANES`].
+    const WIDTH: usize;
+
+    /// The number in all lanes: made once, outside of a loop, as [`Lanes::constant`].
+    unsafe fn constant(x: i16) -> Self;
+    /// `(best − scores) / 2^shift`, rounded down and clamped to 16 bits; the difference wraps.
+    unsafe fn below(best: i32, scores: &[i32], shift: u32) -> Self;
+    unsafe fn store(self, to: &mut [i16]);
+    unsafe fn sub(self, other: Self) -> Self;
+    /// The low 16 bits of the product.
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `round(self · other / 2¹⁵)`, ties up, where not both are −2¹⁵.
+    unsafe fn scale(self, other: Self) -> Self;
+    /// `self / 1024`, rounded down.
+    unsafe fn halvings(self) -> Self;
+    /// What is left of a 1024th part, in units of 2⁻¹⁵.
+    unsafe fn fraction(self) -> Self;
+    /// A difference of bytes, which wraps.
+    unsafe fn sub_bytes(self, other: Self) -> Self;
+    /// A table of bytes for [`at`](Self::at): 1, 2, 4 … 128, then eight times 0.
+    unsafe fn powers() -> Self;
+    /// The bytes of this table at the places that the bytes of `places` name, below 16; 0 for
+    /// negative ones.
+    unsafe fn at(self, places: Self) -> Self;
+}
+
+/// The bytes of [`Shorts::powers`].
+pub(super) const POWERS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The definition of [`Shorts`].
+#[derive(Clone, Copy)]
+pub(super) struct PlainShorts([i16; LANES]);
+
+impl PlainShorts {
+    fn by_bytes(self, other: Self, f: impl Fn(u8, u8) -> u8) -> Self {
+        PlainShorts(each(self.0, other.0, |a, b| {
+            let ([a, c], [b, d]) = (a.to_le_bytes(), b.to_le_bytes());
+            i16::from_le_bytes([f(a, b), f(c, d)])
+        }))
+    }
+}
+
+impl Shorts for PlainShorts {
+    const WIDTH: usize = LANES;
+
+    unsafe fn constant(x: i16) -> Self {
+        PlainShorts([x; LANES])
+    }
+    unsafe fn below(best: i32, scores: &[i32], shift: u32) -> Self {
+        let clamp = |x: i32| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
+        PlainShorts(std::array::from_fn(|i| clamp(best.wrapping_sub(scores[i]) >> shift)))
+    }
+    unsafe fn store(self, to: &mut [i16]) {
+        to[..LANES].copy_from_slice(&self.0);
+    }
+    unsafe fn sub(self, other: Self) -> Self {
+        PlainShorts(each(self.0, other.0, i16::wrapping_sub))
+    }
+    unsafe fn mul(self, other: Self) -> Self {
+        PlainShorts(each(self.0, other.0, i16::wrapping_mul))
+    }
+    unsafe fn scale(self, other: Self) -> Self {
+        let product = |a, b| ((i32::from(a) * i32::from(b) + (1 << 14)) >> 15) as i16;
+        PlainShorts(each(self.0, other.0, product))
+    }
+    unsafe fn halvings(self) -> Self {
+        PlainShorts(self.0.map(|x| x >> 10))
+    }
+    unsafe fn fraction(self) -> Self {
+        PlainShorts(self.0.map(|x| (x << 5) & i16::MAX))
+    }
+    unsafe fn sub_bytes(self, other: Self) -> Self {
+        self.by_bytes(other, u8::wrapping_sub)
+    }
+    unsafe fn powers() -> Self {
+        PlainShorts(std::array::from_fn(|i| {
+            i16::from_le_bytes([POWERS[2 * (i % 8)], POWERS[2 * (i % 8) + 1]])
+        }))
+    }
+    unsafe fn at(self, places: Self) -> Self {
+        places.by_bytes(places, |place, _| match usize::from(place) {
+            place @ 0..16 => self.0[place / 2].to_le_bytes()[place % 2],
+            _ => 0,
+        })
+    }
+}
+
 /// The definition.
 #[derive(Clone, Copy)]
 pub(super) struct Plain([f32; LANES]);
@@ -114,6 +208,7 @@ fn each<T: Copy, U: Copy, V>(a: [T; LANES], b: [U; LANES], f: impl Fn(T, U) -> V
 impl Lanes for Plain {
     const WIDTH: usize = LANES;
     type Int = [i32; LANES];
+    type Shorts = PlainShorts;
     type Few = Self;
 
     unsafe fn splat(x: f32) -> Self {

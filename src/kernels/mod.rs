@@ -17,6 +17,7 @@ pub mod matmul;
 pub mod pack;
 mod rows;
 pub mod scalar;
+mod softmax;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -89,20 +90,17 @@ pub struct LayerNormArgs<'a> {
     pub eps: f32,
 }
 
-/// Arguments of [`Kernels::softmax`]: score `[r][k]` stands for
-/// `scores[r][k] · key_scales[k] · query_scales[r]`; the output is
-/// `round(8191 · exp(score − row maximum))`, zero from `keys` to `stride`, and its sum. `scores`
-/// is used up.
+/// Arguments of [`Kernels::softmax`]: score `[r][k]` stands for `scores[r][k] · steps[r]`; the output
+/// is `round(8192 · exp(score − row maximum))`, zero from `keys` to `stride`, and its sum. `scores` is
+/// used up; two of a row differ by less than 2³¹.
 #[derive(Clone, Copy)]
 pub struct SoftmaxArgs<'a> {
     /// Real keys of a row.
     pub keys: usize,
     /// Columns of `scores` and of `out`, a multiple of [`LANES`].
     pub stride: usize,
-    /// One per row; the factor `1 / sqrt(head size)` is already in it.
-    pub query_scales: &'a [f32],
-    /// One per key, padded to `stride`.
-    pub key_scales: &'a [f32],
+    /// One per row, not negative.
+    pub steps: &'a [f32],
 }
 
 /// Joins [`LANES`] partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.

@@ -2,9 +2,9 @@
 //! [`LANES`] partial sums joined by one fixed tree, so nothing depends on a register's width.
 
 use super::lanes::Lanes;
-use super::{LANES, LayerNormArgs, RowsMut, SoftmaxArgs};
+use super::{LANES, LayerNormArgs, RowsMut};
 use crate::config::Activation;
-use crate::quant::{PROBABILITY_MAX, ROUNDING_MAGIC, RowScale};
+use crate::quant::{ROUNDING_MAGIC, RowScale};
 
 /// Sixteen values of a row, padded to whole lanes.
 #[inline(always)]
@@ -132,29 +132,24 @@ unsafe fn polynomial<L: Lanes, const N: usize>(coefficients: &[L; N], x: L) -> L
 /// Minimax fit of 2^f on |f| ≤ ½, exact at 0; relative error 2.9e-6.
 const EXP2: [f32; 5] = [1.0, 0.693_124_1, 0.240_240_92, 0.055_906_82, 0.009_583_171];
 
-/// [`PROBABILITY_MAX`] times a minimax fit of 2^f on |f| ≤ ½, exact at 0; relative error 1.02e-4, less
-/// than the rounding of the largest weight.
-const WEIGHT_EXP2: [f32; 4] = [PROBABILITY_MAX as f32, 5_678.680_7, 1_983.950_3, 450.575_5];
-
-/// `c · 2^x` for x ≤ 0, with a polynomial of `N` coefficients for the fractional part; `2^−29` below
-/// −29, which is zero for every use here.
-struct Exp2<L, const N: usize> {
+/// `2^x` for x ≤ 0; `2^−29` below −29, which is zero for every use here.
+struct Exp2<L> {
     lowest: L,
     magic: L,
-    fit: [L; N],
+    fit: [L; EXP2.len()],
 }
 
-impl<L: Lanes, const N: usize> Exp2<L, N> {
+impl<L: Lanes> Exp2<L> {
     /// # Safety
     /// As [`Lanes`].
     #[inline(always)]
-    unsafe fn new(fit: [f32; N]) -> Self {
+    unsafe fn new() -> Self {
         // SAFETY: the caller's.
         unsafe {
             Exp2 {
                 lowest: L::constant(-29.0),
                 magic: L::constant(ROUNDING_MAGIC),
-                fit: constants(fit),
+                fit: constants(EXP2),
             }
         }
     }
@@ -177,13 +172,13 @@ impl<L: Lanes, const N: usize> Exp2<L, N> {
 }
 
 /// `x · ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))`, by `½ (1 + tanh z) = 1 / (1 + exp(−2z))`.
-struct GeluTanh<L>(Exp2<L, 5>);
+struct GeluTanh<L>(Exp2<L>);
 
 impl<L: Lanes> Activate<L> for GeluTanh<L> {
     #[inline(always)]
     unsafe fn new() -> Self {
         // SAFETY: the caller's.
-        GeluTanh(unsafe { Exp2::new(EXP2) })
+        GeluTanh(unsafe { Exp2::new() })
     }
     #[inline(always)]
     unsafe fn apply(&self, x: L) -> L {
@@ -338,104 +333,6 @@ pub(super) unsafe fn add_layer_norm<L: Lanes>(
     }
 }
 
-/// See [`super::Kernels::softmax`].
-///
-/// A function of its own in WebAssembly, for V8's registers.
-///
-/// # Safety
-/// As [`Lanes`].
-#[cfg_attr(target_arch = "wasm32", inline(never))]
-#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
-pub(super) unsafe fn softmax<L: Lanes>(
-    scores: &mut [i32],
-    args: SoftmaxArgs<'_>,
-    out: &mut [i16],
-    sums: &mut [i32],
-) {
-    let SoftmaxArgs { keys, stride, query_scales, key_scales } = args;
-    // SAFETY: the caller's.
-    unsafe {
-        let weights = Weights::<L::Few>::new();
-        // Keys in whole parts, and with the part that is not.
-        let whole = keys / L::Few::WIDTH * L::Few::WIDTH;
-        let needed = keys.next_multiple_of(L::Few::WIDTH);
-        let rows = scores.chunks_exact_mut(stride).zip(out.chunks_exact_mut(stride));
-        for ((scores, out), (&query, sum)) in rows.zip(query_scales.iter().zip(sums)) {
-            // Powers of 2 in place of e.
-            let query = query * std::f32::consts::LOG2_E;
-            // The integer scores become floats in place; what is no key's is lowest of all.
-            let wide = keys / L::WIDTH * L::WIDTH;
-            let mut best = higher(
-                scale::<L>(&mut scores[..wide], &key_scales[..wide], query),
-                scale::<L::Few>(&mut scores[wide..whole], &key_scales[wide..whole], query),
-            );
-            if whole < needed {
-                let (scores, key_scales) = (&mut scores[whole..needed], &key_scales[whole..needed]);
-                scale::<L::Few>(scores, key_scales, query);
-                scores[keys - whole..].fill(f32::MIN.to_bits() as i32);
-                for &score in &scores[..keys - whole] {
-                    best = higher(best, f32::from_bits(score as u32));
-                }
-            }
-            weights.row(&scores[..needed], best, &mut out[..needed]);
-            out[needed..].fill(0);
-            *sum = L::sum_i16(out);
-        }
-    }
-}
-
-#[inline(always)]
-fn higher(a: f32, b: f32) -> f32 {
-    if a < b { b } else { a }
-}
-
-/// Makes floats of integer scores in place and returns the highest.
-///
-/// # Safety
-/// As [`Lanes`].
-#[inline(always)]
-unsafe fn scale<L: Lanes>(scores: &mut [i32], key_scales: &[f32], query: f32) -> f32 {
-    // SAFETY: the caller's.
-    unsafe {
-        let query = L::splat(query);
-        let mut best = L::splat(f32::MIN);
-        let parts = scores.chunks_exact_mut(L::WIDTH).zip(key_scales.chunks_exact(L::WIDTH));
-        for (scores, key_scales) in parts {
-            let score = L::from_int(L::load_int(scores)).mul(L::load(key_scales)).mul(query);
-            L::store_int(score.bits(), scores);
-            best = best.max(score);
-        }
-        best.highest()
-    }
-}
-
-/// `round(8191 · 2^(score − best))` and the constants for it.
-struct Weights<L>(Exp2<L, 4>);
-
-impl<L: Lanes> Weights<L> {
-    /// # Safety
-    /// As [`Lanes`].
-    #[inline(always)]
-    unsafe fn new() -> Self {
-        // SAFETY: the caller's.
-        Weights(unsafe { Exp2::new(WEIGHT_EXP2) })
-    }
-
-    /// # Safety
-    /// As [`Lanes`].
-    #[inline(always)]
-    unsafe fn row(&self, scores: &[i32], best: f32, out: &mut [i16]) {
-        // SAFETY: the caller's.
-        unsafe {
-            let best = L::constant(best);
-            for (scores, out) in scores.chunks_exact(L::WIDTH).zip(out.chunks_exact_mut(L::WIDTH)) {
-                let score = L::from_bits(L::load_int(scores));
-                self.0.of(score.sub(best)).store_rounded(self.0.magic, out);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::lanes::Plain;
@@ -450,9 +347,9 @@ mod tests {
         activated::<Gelu<Plain>>(x)
     }
 
-    fn exp2<const N: usize>(fit: [f32; N], x: f32) -> f32 {
+    fn exp2(x: f32) -> f32 {
         // SAFETY: plain lanes need no instruction set.
-        unsafe { array(Exp2::new(fit).of(Plain::splat(x)))[0] }
+        unsafe { array(Exp2::new().of(Plain::splat(x)))[0] }
     }
 
     fn gelu_tanh(x: f32) -> f32 {
@@ -490,13 +387,10 @@ mod tests {
         for i in 0..=29_000 {
             let x = -i as f32 * 0.001;
             let exact = (x as f64).exp2();
-            assert!((exp2(EXP2, x) as f64 - exact).abs() <= 3e-6 * exact, "{x}");
-            let one = PROBABILITY_MAX as f64;
-            let weight = exp2(WEIGHT_EXP2, x) as f64;
-            assert!((weight - one * exact).abs() <= 1.03e-4 * one * exact, "{x}");
+            assert!((exp2(x) as f64 - exact).abs() <= 3e-6 * exact, "{x}");
         }
-        assert_eq!((exp2(EXP2, 0.0), exp2(WEIGHT_EXP2, 0.0)), (1.0, PROBABILITY_MAX as f32));
-        assert!(exp2(EXP2, -1e30) < 2e-9 && exp2(WEIGHT_EXP2, -1e30) < 2e-5);
+        assert_eq!(exp2(0.0), 1.0);
+        assert!(exp2(-1e30) < 2e-9);
         for i in -1000..=1000 {
             let x = i as f32 * 0.01;
             let z =

@@ -3,7 +3,7 @@
 use super::lanes::Plain;
 use super::pack::{PackedMatrix, offset};
 use super::tiles::{Out, Panel, Rows, RowsI16, Tile};
-use super::{Kernels, LANES, QuantizedRows, attention, rows};
+use super::{Kernels, LANES, QuantizedRows, attention, rows, softmax};
 use crate::quant::RowScale;
 
 /// The table of definitions.
@@ -14,7 +14,9 @@ pub static KERNELS: Kernels = Kernels {
     // SAFETY of the calls: plain lanes need no instruction set.
     quantize_rows: |x, stride, f, out| unsafe { rows::quantize_rows::<Plain>(x, stride, f, out) },
     add_layer_norm: |x, residual, norm| unsafe { rows::add_layer_norm::<Plain>(x, residual, norm) },
-    softmax: |scores, args, out, sums| unsafe { rows::softmax::<Plain>(scores, args, out, sums) },
+    softmax: |scores, args, out, sums| unsafe {
+        softmax::softmax::<Plain>(scores, args, out, sums)
+    },
     attention: |args, scratch, context| unsafe {
         attention::attention::<PlainTile, Plain>(args, scratch, context)
     },

@@ -176,14 +176,13 @@ fn softmax_equals_the_definition_and_sums_to_what_it_says() {
     let mut n = Numbers(4);
     for keys in [1, 2, 15, 16, 17, 40, 255, 512] {
         let stride = padded(keys);
-        let rows = 3;
+        let rows = 6;
         // Columns beyond the keys hold leftovers, which must not be seen.
         let scores: Vec<i32> =
             (0..rows * stride).map(|_| n.below(4_000_000) as i32 - 2_000_000).collect();
-        let key_scales: Vec<f32> = (0..stride).map(|_| n.below(1000) as f32 * 1e-6).collect();
-        let query_scales: Vec<f32> = (0..rows).map(|_| n.below(1000) as f32 * 1e-5).collect();
-        let args =
-            SoftmaxArgs { keys, stride, query_scales: &query_scales, key_scales: &key_scales };
+        // Steps of which scores this far apart are next to nothing, and of which they are far too much.
+        let steps = [1e-9, 3e-6, 2e-5, 1e-3, 0.5, 1e3][..rows].to_vec();
+        let args = SoftmaxArgs { keys, stride, steps: &steps };
         let run = |table: &Kernels| {
             let (mut out, mut sums) = (vec![-1i16; rows * stride], vec![0; rows]);
             (table.softmax)(&mut scores.clone(), args, &mut out, &mut sums);

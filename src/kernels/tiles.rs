@@ -306,7 +306,7 @@ macro_rules! table {
         #[target_feature(enable = $features)]
         fn softmax(scores: &mut [i32], args: SoftmaxArgs<'_>, out: &mut [i16], sums: &mut [i32]) {
             // SAFETY: this function enables what the lanes need.
-            unsafe { rows::softmax::<$lanes>(scores, args, out, sums) }
+            unsafe { $crate::kernels::softmax::softmax::<$lanes>(scores, args, out, sums) }
         }
         // SAFETY of the calls: the table is handed out only where the features were detected (or,
         // in WebAssembly, where the module that needs them was accepted).

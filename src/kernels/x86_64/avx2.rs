@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::lanes::Lanes;
+use crate::kernels::lanes::{self, Lanes};
 use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
 use crate::kernels::{Kernels, LANES};
 use crate::quant::RowScale;
@@ -99,12 +99,81 @@ impl Tile for Avx2 {
 #[derive(Clone, Copy)]
 pub(super) struct Floats(__m256, __m256);
 
+/// Sixteen 16-bit integers.
+#[derive(Clone, Copy)]
+pub(super) struct Shorts(__m256i);
+
+// SAFETY of the blocks below: the tables that use these lanes are handed out only with AVX2, and the
+// slices have room for 16 values.
+#[rustfmt::skip]
+impl lanes::Shorts for Shorts {
+    const WIDTH: usize = LANES;
+
+    #[inline(always)]
+    unsafe fn constant(x: i16) -> Self {
+        unsafe { Shorts(_mm256_set1_epi16(x)) }
+    }
+    #[inline(always)]
+    unsafe fn below(best: i32, scores: &[i32], shift: u32) -> Self {
+        let scores = scores.as_ptr().cast::<__m256i>();
+        unsafe {
+            let (best, shift) = (_mm256_set1_epi32(best), _mm_cvtsi32_si128(shift as i32));
+            let a = _mm256_sra_epi32(_mm256_sub_epi32(best, _mm256_loadu_si256(scores)), shift);
+            let b = _mm256_sra_epi32(_mm256_sub_epi32(best, _mm256_loadu_si256(scores.add(1))), shift);
+            // Packing works in halves of a register; the permutation restores the order.
+            Shorts(_mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a, b)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: &mut [i16]) {
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        unsafe { Shorts(_mm256_sub_epi16(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Shorts(_mm256_mullo_epi16(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn scale(self, other: Self) -> Self {
+        unsafe { Shorts(_mm256_mulhrs_epi16(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn halvings(self) -> Self {
+        unsafe { Shorts(_mm256_srai_epi16::<10>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn fraction(self) -> Self {
+        unsafe {
+            Shorts(_mm256_and_si256(_mm256_slli_epi16::<5>(self.0), _mm256_set1_epi16(i16::MAX)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn sub_bytes(self, other: Self) -> Self {
+        unsafe { Shorts(_mm256_sub_epi8(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn powers() -> Self {
+        unsafe {
+            let powers = _mm_loadu_si128(lanes::POWERS.as_ptr().cast());
+            Shorts(_mm256_broadcastsi128_si256(powers))
+        }
+    }
+    #[inline(always)]
+    unsafe fn at(self, places: Self) -> Self {
+        unsafe { Shorts(_mm256_shuffle_epi8(self.0, places.0)) }
+    }
+}
+
 // SAFETY of the blocks below: the table that uses these lanes is handed out only with AVX2, and
 // the arrays have room for 16 values.
 #[rustfmt::skip]
 impl Lanes for Floats {
     const WIDTH: usize = LANES;
     type Int = (__m256i, __m256i);
+    type Shorts = Shorts;
     type Few = Self;
 
     #[inline(always)]

@@ -88,6 +88,8 @@ pub(super) struct Floats(__m512);
 impl Lanes for Floats {
     const WIDTH: usize = LANES;
     type Int = __m512i;
+    // Half a register: most sentences are short.
+    type Shorts = super::avx2::Shorts;
     type Few = Self;
 
     #[inline(always)]

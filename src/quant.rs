@@ -6,8 +6,9 @@
 //! | weights of linear layers | −63 … 63 (7 significant bits) | per output channel, symmetric |
 //! | activations before a linear layer | 0 … 127 with a zero point | per row (token) |
 //! | embedding rows | −127 … 127 | per row, symmetric |
-//! | queries and keys | −2047 … 2047 | per token and head, symmetric |
-//! | attention weights | 0 … 8191 | 1/8191 of the row's largest |
+//! | queries | −2047 … 2047 | per token and head, symmetric |
+//! | keys | −2047 … 2047 | per sentence and head, symmetric |
+//! | attention weights | 0 … 8192 | 1/8192 of the row's largest |
 //! | values | −255 … 255 | per sentence and channel, symmetric |
 //!
 //! Weights stop at 63 so that four neighbouring products with activations fit 16 bits

@@ -220,9 +220,44 @@ pub fn similarity_kl(student: &Tensor, teacher: &Tensor, tau: f32) -> Result<Ten
         let x = normalize(x)?;
         log_softmax(&((x.matmul(&x.t()?)? / tau as f64)? + &hide)?)
     };
-    let (student, teacher) = (log_p(student)?, log_p(&teacher.detach())?);
-    // Hidden places have a teacher's probability of exactly 0.
-    Ok(((teacher.exp()? * (teacher - student)?)?.sum_all()? / n as f64)?)
+    divergence(&log_p(student)?, &log_p(&teacher.detach())?)
+}
+
+/// Kullback–Leibler divergence from the teacher's to the student's distribution over the candidates
+/// of each query: row-wise softmax of the cosines of `queries` and `candidates` / `tau`, mean over
+/// rows. `queries` and `teacher_queries` are `n × …`, the candidates `m × …`; the widths of student and
+/// teacher may differ, and the teacher gets no gradient.
+///
+/// # Errors
+/// `input_invalid` when the numbers of rows differ.
+pub fn retrieval_kl(
+    queries: &Tensor,
+    candidates: &Tensor,
+    teacher_queries: &Tensor,
+    teacher_candidates: &Tensor,
+    tau: f32,
+) -> Result<Tensor> {
+    let rows = |a: &Tensor, b: &Tensor| Ok::<_, Error>((a.dim(0)?, b.dim(0)?));
+    let (student, teacher) =
+        (rows(queries, candidates)?, rows(teacher_queries, teacher_candidates)?);
+    if student != teacher {
+        return Err(invalid(format!(
+            "retrieval KL: the student has {} × {} queries and candidates, the teacher {} × {}",
+            student.0, student.1, teacher.0, teacher.1
+        )));
+    }
+    let log_p = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
+        log_softmax(&(normalize(a)?.matmul(&normalize(b)?.t()?)? / tau as f64)?)
+    };
+    let teacher = log_p(&teacher_queries.detach(), &teacher_candidates.detach())?;
+    divergence(&log_p(queries, candidates)?, &teacher)
+}
+
+/// `Σ p (log p − log q)` of each row, mean over rows. A place that both hide has a probability of
+/// exactly 0.
+fn divergence(log_q: &Tensor, log_p: &Tensor) -> Result<Tensor> {
+    let n = log_p.dim(0)? as f64;
+    Ok(((log_p.exp()? * (log_p - log_q)?)?.sum_all()? / n)?)
 }
 
 /// Binary cross entropy of `sigmoid(logits)` against `targets` in 0 … 1, the usual loss of a
@@ -406,6 +441,41 @@ mod tests {
     }
 
     #[test]
+    fn a_certain_teacher_of_retrieval_is_a_label() {
+        let golden = Golden::load();
+        let tensor = |name: &str| golden.tensor(&format!("losses.simcse.{name}")).clone();
+        let (queries, partners, others) =
+            (Var::from_tensor(&tensor("a")).expect("a tensor"), tensor("p"), tensor("n"));
+        let candidates = Tensor::cat(&[&partners, &others], 0).expect("of one width");
+        let (n, m) = (queries.dims()[0], candidates.dims()[0]);
+        // Unit vectors along the axes: cosine 1 with one's own candidate, 0 with all others.
+        let axes = Tensor::eye(m, DType::F32, &candle_core::Device::Cpu).expect("a tensor");
+        let certain = |queries: &Tensor| {
+            let of_teacher = axes.narrow(0, 0, n).expect("m is at least n");
+            retrieval_kl(queries, &candidates, &of_teacher, &axes, 0.01).expect("fits")
+        };
+        let labels =
+            supervised_simcse(&queries, &partners, Some(&others), None, 0.01).expect("fits");
+        let loss = certain(&queries);
+        assert_close("loss", &values(&loss), &values(&labels), 1e-5, 0.0);
+        // Less certain ones in the same way.
+        let uncertain = |queries: &Tensor| {
+            let of_teacher = axes.narrow(0, 0, n).expect("m is at least n");
+            retrieval_kl(queries, &candidates, &of_teacher, &axes, 0.3).expect("fits")
+        };
+        let loss = uncertain(&queries);
+        let gradients = loss.backward().expect("differentiable");
+        let gradient = values(gradients.get(&queries).expect("a gradient"));
+        let start = values(&queries);
+        crate::train::ops::tests::check_gradient("queries", &start, &gradient, 2e-2, |moved| {
+            let moved = Tensor::from_slice(moved, queries.dims(), queries.device());
+            f64::from(values(&uncertain(&moved.expect("same shape")))[0])
+        });
+        let same = retrieval_kl(&queries, &candidates, &queries, &candidates, 0.3).expect("fits");
+        assert_close("nothing to learn", &values(&same), &[0.0], 0.0, 1e-6);
+    }
+
+    #[test]
     fn extreme_inputs_stay_finite() {
         let device = &candle_core::Device::Cpu;
         let zeros = Var::zeros((3, 4), DType::F32, device).expect("a tensor");
@@ -415,6 +485,7 @@ mod tests {
             cosent(&zeros, &ones, &[0.0, 0.5, 1.0], 20.0).expect("fits"),
             supervised_simcse(&zeros, &ones, None, None, 0.01).expect("fits"),
             similarity_kl(&zeros, &ones, 0.01).expect("fits"),
+            retrieval_kl(&zeros, &ones, &ones, &ones, 0.01).expect("fits"),
         ] {
             assert!(loss.to_scalar::<f32>().expect("a scalar").is_finite());
             let gradients = loss.backward().expect("differentiable");
@@ -445,6 +516,8 @@ mod tests {
             token_state_mse(&x, &y),
             similarity_kl(&x, &y, 0.1),
             similarity_kl(&x.narrow(0, 0, 1).expect("a row"), &y, 0.1),
+            retrieval_kl(&x, &x, &x, &y, 0.1),
+            retrieval_kl(&y, &x, &x, &x, 0.1),
             supervised_simcse(&x, &y, None, None, 0.1),
             supervised_simcse(&x, &x, None, Some(&[1]), 0.1),
             supervised_simcse(&x, &x, None, None, 0.0),

@@ -401,7 +401,10 @@ fn reads(stage: &Stage, slot: Slot) -> bool {
     };
     let teaches = match stage.kind {
         StageKind::Distill => true,
-        StageKind::Sts => stage.teacher_weight > 0.0 && stage.model == Slot::Student,
+        StageKind::Sts => {
+            let taught = stage.teacher_weight > 0.0 || stage.pairs_teacher_weight > 0.0;
+            taught && stage.model == Slot::Student
+        }
         StageKind::LabelPairs => true,
         _ => false,
     };
@@ -444,6 +447,12 @@ pub fn pack(run: &Run, out: &Path, most: usize) -> Result<()> {
             return at("the vocabulary is pruned by text, which a packed run does not have; put \
                        this stage before the first that trains, or run those before and pack then");
         }
+        if stage.pairs_teacher_weight > 0.0 && run.untrained(index)? < begin {
+            return at(
+                "pairs_teacher_weight needs the teacher as it was before it was trained; pack \
+                       before the teacher's first stage that trains, or run this stage here",
+            );
+        }
         if stage.kind == StageKind::LabelPairs
             && recipe.scorer(index).is_some_and(|scorer| scorer < begin)
         {
@@ -481,6 +490,10 @@ pub fn pack(run: &Run, out: &Path, most: usize) -> Result<()> {
         if stage.kind.trains() && stage.kind != StageKind::CrossEncoder {
             let key = (stage.model as u8, Purpose::Evaluation as u8);
             tables.insert(key, (stage.model, Purpose::Evaluation));
+        }
+        if stage.pairs_teacher_weight > 0.0 {
+            let key = (Slot::Teacher as u8, Purpose::Evaluation as u8);
+            tables.insert(key, (Slot::Teacher, Purpose::Evaluation));
         }
         if matches!(stage.kind, StageKind::CrossEncoder | StageKind::LabelPairs) {
             let key = (Slot::Teacher as u8, Purpose::Pairs as u8);

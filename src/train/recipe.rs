@@ -307,6 +307,11 @@ pub struct Stage {
     /// the recipe's `max_tokens` without it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pairs_tokens: Option<usize>,
+    /// `sts` with [`Stage::pairs_weight`]: how much a text's partners shall be ranked as the teacher
+    /// ranked them before any stage trained it, for each part of being told apart: weight of the
+    /// divergence of both distributions over the partners of a step, at [`Stage::temperature`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pairs_teacher_weight: f64,
     /// Averaging of weights.
     #[serde(default)]
     pub average: Option<Average>,
@@ -644,6 +649,15 @@ impl Recipe {
             if stage.pairs_weight > 0.0 && stage.pairs_batch < 2 {
                 return at(format!("pairs_batch is {}; expected at least 2", stage.pairs_batch));
             }
+            let ranked = stage.pairs_teacher_weight;
+            if !(ranked >= 0.0 && ranked.is_finite()) {
+                return at(format!("pairs_teacher_weight is {ranked}"));
+            }
+            if ranked > 0.0 && (stage.pairs_weight == 0.0 || stage.model == Slot::Teacher) {
+                return at(
+                    "pairs_teacher_weight is of the student's stages with pairs_weight".into()
+                );
+            }
             if stage.kind == StageKind::Distill && stage.model == Slot::Teacher {
                 return at("only the student is distilled".into());
             }
@@ -771,6 +785,7 @@ steps = 3
         assert!(with("pairs_weight = 1.0").contains("data of kind \"pairs\""));
         assert!(with("rounding_weight = 1.0").contains("with quantize_bits"));
         assert!(with("pairs_tokens = 200").contains("with pairs_weight"));
+        assert!(with("pairs_teacher_weight = 1.0").contains("stages with pairs_weight"));
         assert!(with("teacher_share = 0.5").contains("in a label_pairs stage"));
         let lines = "license = \"CC0\"\nrunning_text = true";
         assert!(

@@ -284,6 +284,24 @@ impl Run {
         Ok(model)
     }
 
+    /// The stage before which no stage has trained the teacher, for stage `index`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InputInvalid`] if a packed run begins later.
+    pub fn untrained(&self, index: usize) -> Result<usize> {
+        let trains =
+            |stage: &Stage| stage.kind.trains() && written_slot(stage) == Some(Slot::Teacher);
+        let first = self.recipe.stages.iter().position(trains).map_or(index, |at| at.min(index));
+        match &self.packed {
+            Some(packed) if packed.begin() > first => Err(Error::new(
+                ErrorKind::InputInvalid,
+                "pairs_teacher_weight needs the teacher as it was before it was trained, which the \
+                 packed folder does not have; pack before the teacher's first stage that trains",
+            )),
+            _ => Ok(first),
+        }
+    }
+
     /// The model that the manifest in `folder` names, as the student before stage `index`. Model files
     /// keep a compact form of the tokenizer, so the whole one is the teacher's.
     fn exported_student(&self, folder: &Path, index: usize) -> Result<FloatModel> {
@@ -849,6 +867,8 @@ struct StsTask {
     /// Texts that belong together, without a score, and their ids.
     partners: Vec<(u32, u32)>,
     partner_store: TokenStore,
+    /// Their vectors by the untrained teacher, and the width.
+    partner_teacher: Option<(Vec<f32>, usize)>,
     seed: u64,
     /// How much each pair counts; empty if all count alike.
     weights: Vec<f32>,
@@ -883,19 +903,36 @@ impl StsTask {
             None => run.store(float, stage.model, Purpose::Training, unscored_texts())?,
         };
         let number = |text: &str| partner_store.index(text) as u32;
-        let partners = rows.rows[scored..]
+        let partners: Vec<(u32, u32)> = rows.rows[scored..]
             .iter()
             .map(|row| (number(&row.texts[0]), number(&row.texts[1])))
             .collect();
+        let partner_teacher = match stage.pairs_teacher_weight > 0.0 {
+            true => {
+                let untrained = run.model_before(run.untrained(index)?, Slot::Teacher)?;
+                let purpose = match stage.pairs_tokens {
+                    Some(_) => Purpose::Evaluation,
+                    None => Purpose::Training,
+                };
+                let store = run.store(&untrained, Slot::Teacher, purpose, unscored_texts())?;
+                let store = store.cut(stage.pairs_tokens.unwrap_or(usize::MAX));
+                let file = "untrained_teacher_vectors.safetensors";
+                Some(teacher_vectors(run, &stage, &untrained, &store, file)?)
+            }
+            false => None,
+        };
         let weight_of = |file: usize| run.recipe.data[&stage.data[file]].weight as f32;
         let weights = match (0..stage.data.len()).all(|file| weight_of(file) == 1.0) {
             true => Vec::new(),
             false => scored_rows.rows.iter().map(|row| weight_of(row.file)).collect(),
         };
         let teacher = if stage.teacher_weight > 0.0 && stage.model == Slot::Student {
-            let texts = scored_rows.rows.iter().flat_map(|row| &row.texts);
-            let count = texts.map(|text| store.index(text) + 1).max().unwrap_or(0);
-            Some(teacher_vectors(run, index, &scored_rows, count)?)
+            let teacher = run.model_before(index, Slot::Teacher)?;
+            // Both stores number the same texts in the same order.
+            let texts = all_texts(&scored_rows);
+            let store = run.store(&teacher, Slot::Teacher, Purpose::Training, texts)?;
+            let file = "teacher_vectors.safetensors";
+            Some(teacher_vectors(run, &stage, &teacher, &store, file)?)
         } else {
             None
         };
@@ -907,6 +944,7 @@ impl StsTask {
             pairs,
             partners,
             partner_store,
+            partner_teacher,
             seed,
             weights,
             teacher,
@@ -930,18 +968,27 @@ impl StsTask {
             .map(|at| self.partners[at])
             .collect();
         let texts = drawn.iter().map(|pair| pair.0).chain(drawn.iter().map(|pair| pair.1));
-        let ids: Vec<&[u32]> = texts.map(|text| self.partner_store.ids(text as usize)).collect();
+        let texts: Vec<usize> = texts.map(|text| text as usize).collect();
+        let ids: Vec<&[u32]> = texts.iter().map(|&text| self.partner_store.ids(text)).collect();
         let output = model.forward(&TokenBatch::new(&ids)?, options)?;
         // Several questions may have one passage.
         let groups: Vec<u32> = drawn.iter().map(|pair| pair.1).collect();
+        let of_teacher = match &self.partner_teacher {
+            Some(vectors) => Some(rows_of(vectors, &texts, model.device())?),
+            None => None,
+        };
         let loss = losses::over_dimensions(&output.pooled, &self.stage.dimensions, |pooled| {
-            losses::supervised_simcse(
-                &pooled.narrow(0, 0, n)?,
-                &pooled.narrow(0, n, n)?,
-                None,
-                Some(&groups),
-                self.stage.temperature,
-            )
+            let (texts, partners) = (pooled.narrow(0, 0, n)?, pooled.narrow(0, n, n)?);
+            let tau = self.stage.temperature;
+            let missed = losses::supervised_simcse(&texts, &partners, None, Some(&groups), tau)?;
+            Ok(match &of_teacher {
+                Some(of_teacher) => {
+                    let (a, b) = (of_teacher.narrow(0, 0, n)?, of_teacher.narrow(0, n, n)?);
+                    let ranked = losses::retrieval_kl(&texts, &partners, &a, &b, tau)?;
+                    (missed + (ranked * self.stage.pairs_teacher_weight)?)?
+                }
+                None => missed,
+            })
         })?;
         Ok((loss, output))
     }
@@ -965,18 +1012,17 @@ pub(super) fn scored_pairs(
         .collect()
 }
 
-/// The teacher's pooled vectors of the `count` texts of `rows`, computed once and kept in the stage's
-/// folder so that a resumed run sees the same numbers.
+/// The vectors of `float` for all texts of `store`, computed once and kept in a file of the stage's
+/// folder so that a resumed run sees the same numbers; and their width.
 fn teacher_vectors(
     run: &Run,
-    index: usize,
-    rows: &Rows,
-    count: usize,
+    stage: &Stage,
+    float: &FloatModel,
+    store: &TokenStore,
+    file: &str,
 ) -> Result<(Vec<f32>, usize)> {
-    let stage = &run.recipe.stages[index];
-    let file = run.folder(stage).join("teacher_vectors.safetensors");
-    let float = run.model_before(index, Slot::Teacher)?;
-    let hidden = float.config.hidden_size;
+    let file = run.folder(stage).join(file);
+    let (count, hidden) = (store.len(), float.config.hidden_size);
     if file.exists() {
         let kept = Checkpoint::read(&file)?;
         if let Some(vectors) = kept.tensors.get("vectors")
@@ -985,14 +1031,23 @@ fn teacher_vectors(
             return Ok((vectors.flatten_all()?.to_vec1()?, hidden));
         }
     }
-    eprintln!("{}: the teacher reads {} sentences", stage.name, count);
-    // Both stores number the same texts in the same order.
-    let teacher_store = run.store(&float, Slot::Teacher, Purpose::Training, all_texts(rows))?;
-    let vectors = Teacher::new(run, stage, &float)?.embed_all(&teacher_store)?;
+    eprintln!("{}: the teacher reads {count} texts", stage.name);
+    let vectors = Teacher::new(run, stage, float)?.embed_all(store)?;
     let tensor = Tensor::from_slice(&vectors, (count, hidden), &Device::Cpu)?;
     let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
     Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
     Ok((vectors, hidden))
+}
+
+/// The rows of `vectors` (with their width) that belong to `texts`.
+fn rows_of(
+    (vectors, width): &(Vec<f32>, usize),
+    texts: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
+    let rows = texts.iter().flat_map(|&text| &vectors[text * width..][..*width]);
+    let rows: Vec<f32> = rows.copied().collect();
+    Ok(Tensor::from_vec(rows, (texts.len(), *width), device)?)
 }
 
 fn wrong_kind(stage: &Stage, rows: &Rows, at: usize, expected: &str) -> Error {
@@ -1050,18 +1105,13 @@ impl Task for StsTask {
                 StsLoss::Cosent => losses::cosent(&a, &b, &scores, 20.0),
             }
         })?;
-        if let Some((vectors, width)) = &self.teacher {
-            let rows: Vec<f32> = texts
-                .iter()
-                .flat_map(|&text| &vectors[text * width..][..*width])
-                .copied()
-                .collect();
-            let teacher = Tensor::from_vec(rows, (2 * n, *width), model.device())?;
+        if let Some(vectors) = &self.teacher {
+            let teacher = rows_of(vectors, &texts, model.device())?;
             let near = losses::over_dimensions(&pooled, dimensions, |pooled| {
                 losses::similarity_kl(pooled, &teacher, self.stage.tau)
             })?;
             let mut term = (near * self.stage.similarity_weight)?;
-            if *width == model.config().hidden_size {
+            if vectors.1 == model.config().hidden_size {
                 let near = losses::pooled_cosine_distance(&pooled, &teacher)?;
                 term = (term + (near * self.stage.cosine_weight)?)?;
             }
@@ -1789,8 +1839,9 @@ mod tests {
             steps = 1
             batch = 6
             pairs_weight = 0.5
-            pairs_batch = 3
+            pairs_batch = 4
             pairs_tokens = 5
+            pairs_teacher_weight = 0.5
             [[stage]]
             name = "distill"
             kind = "distill"

@@ -181,7 +181,8 @@ const STEPS: &str = r#"
     steps = 1
     batch = 6
     pairs_weight = 0.5
-    pairs_batch = 5
+    pairs_batch = 6
+    pairs_teacher_weight = 2.0
     [[stage]]
     name = "sts_rounded"
     kind = "sts"

@@ -49,7 +49,6 @@ pub(super) trait Lanes: Copy {
 
     unsafe fn splat_int(x: i32) -> Self::Int;
     unsafe fn load_int(from: &[i32]) -> Self::Int;
-    unsafe fn store_int(x: Self::Int, to: &mut [i32]);
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int;
     /// `x << 23`: an integer's place in a float's exponent.
     unsafe fn to_exponent(x: Self::Int) -> Self::Int;
@@ -252,9 +251,6 @@ impl Lanes for Plain {
     }
     unsafe fn load_int(from: &[i32]) -> Self::Int {
         from[..LANES].try_into().expect("sixteen values")
-    }
-    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
-        to[..LANES].copy_from_slice(&x);
     }
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
         each(a, b, i32::wrapping_add)

@@ -353,11 +353,6 @@ macro_rules! lanes {
                 unsafe { [$(v128_load(from.add($i))),*] }
             }
             #[inline(always)]
-            unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
-                let to = to.as_mut_ptr().cast::<v128>();
-                unsafe { $(v128_store(to.add($i), x[$i]);)* }
-            }
-            #[inline(always)]
             unsafe fn sum_i16(row: &[i16]) -> i32 {
                 let mut sums = i32x4_splat(0);
                 for row in row.chunks_exact(8) {

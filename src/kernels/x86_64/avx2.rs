@@ -241,14 +241,6 @@ impl Lanes for Floats {
         unsafe { (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
     }
     #[inline(always)]
-    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
-        let to = to.as_mut_ptr().cast::<__m256i>();
-        unsafe {
-            _mm256_storeu_si256(to, x.0);
-            _mm256_storeu_si256(to.add(1), x.1);
-        }
-    }
-    #[inline(always)]
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
         unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
     }

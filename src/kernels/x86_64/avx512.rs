@@ -150,10 +150,6 @@ impl Lanes for Floats {
         unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
     }
     #[inline(always)]
-    unsafe fn store_int(x: Self::Int, to: &mut [i32]) {
-        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
-    }
-    #[inline(always)]
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
         unsafe { _mm512_add_epi32(a, b) }
     }

@@ -294,7 +294,11 @@ fn what(stage: &Stage) -> String {
             } else {
                 ""
             };
-            let pairs = if stage.pairs_weight > 0.0 { " and retrieval of partners" } else { "" };
+            let pairs = match (stage.pairs_weight > 0.0, stage.pairs_teacher_weight > 0.0) {
+                (true, true) => " and retrieval of partners, as the untrained teacher ranks them",
+                (true, false) => " and retrieval of partners",
+                _ => "",
+            };
             format!("STS regression of the {}{teacher}{pairs}", stage.model.name())
         }
         StageKind::Distill => format!("distillation on sentences of {data} sources"),

@@ -292,8 +292,8 @@ pub struct Stage {
     #[serde(default)]
     pub quantize_bits: Option<u8>,
     /// `sts` with `quantize_bits`: weight of 1 − cosine between the sentence vectors with and without
-    /// rounded activations, of the batch and of very short texts and special tokens, which rounding moves
-    /// most.
+    /// rounded activations, of the batch and of very short texts, special tokens and pieces at random, which
+    /// rounding moves most.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rounding_weight: f64,
     /// `sts` whose data has rows of kind `pairs` too: weight of finding a text's partner among those

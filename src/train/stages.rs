@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor, Var};
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::checkpoint::{Checkpoint, read_float_model, write_atomically, write_float_model};
@@ -953,6 +953,12 @@ impl StsTask {
         })
     }
 
+    /// Random numbers of a step, the same whenever `batch` comes.
+    fn random(&self, batch: &[u32]) -> ChaCha8Rng {
+        let seed = batch.iter().fold(self.seed, |seed, &row| seed_of(seed, "", row.into()));
+        ChaCha8Rng::seed_from_u64(seed)
+    }
+
     /// How badly `model` tells the partners of some texts apart, drawn by what is in `batch`.
     fn retrieval(
         &self,
@@ -960,8 +966,7 @@ impl StsTask {
         batch: &[u32],
         options: &ForwardOptions,
     ) -> Result<(Tensor, ForwardOutput)> {
-        let seed = batch.iter().fold(self.seed, |seed, &row| seed_of(seed, "", row.into()));
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut random = self.random(batch);
         let n = self.stage.pairs_batch.min(self.partners.len());
         let drawn: Vec<(u32, u32)> = rand::seq::index::sample(&mut random, self.partners.len(), n)
             .into_iter()
@@ -1084,7 +1089,11 @@ impl Task for StsTask {
         let scores: Vec<f32> = pairs.iter().map(|pair| pair.2).collect();
         let unusual = match self.stage.rounding_weight > 0.0 {
             true => {
-                short_texts(&ids).into_iter().chain(special_texts(&ids, &self.special)).collect()
+                let short = short_texts(&ids).into_iter();
+                let special = special_texts(&ids, &self.special);
+                let vocabulary = model.config().vocab_size as u32;
+                let rare = rare_texts(&ids, vocabulary, &mut self.random(batch));
+                short.chain(special).chain(rare).collect()
             }
             false => Vec::new(),
         };
@@ -1165,6 +1174,21 @@ fn special_texts(ids: &[&[u32]], special: &[u32]) -> Vec<Vec<u32>> {
         Some(text)
     };
     ids.iter().enumerate().take(COUNT).filter_map(of).collect()
+}
+
+/// Texts of pieces that training data hardly has (other scripts, jamo, symbols): any pieces between the ends
+/// of some of `ids`.
+fn rare_texts(ids: &[&[u32]], vocabulary: u32, random: &mut ChaCha8Rng) -> Vec<Vec<u32>> {
+    const COUNT: usize = 8;
+    let mut of = |ids: &&[u32]| {
+        let (&first, &last) = (ids.first()?, ids.last()?);
+        let pieces = random.random_range(2..=10);
+        let mut text = vec![first];
+        text.extend((0..pieces).map(|_| random.random_range(0..vocabulary)));
+        text.push(last);
+        Some(text)
+    };
+    ids.iter().take(COUNT).filter_map(&mut of).collect()
 }
 
 /// The ids of a `tokenizer.json`'s special tokens, the first few: some reserve hundreds.
@@ -1759,6 +1783,20 @@ mod tests {
         let texts = special_texts(&ids, &special);
         assert_eq!(texts, [vec![1, 0, 7, 2], vec![1, 0, 30, 7, 2], vec![1, 0, 7, 2]]);
         assert!(special_texts(&ids, &special_ids(b"not json")).is_empty());
+    }
+
+    #[test]
+    fn rare_texts_are_of_any_pieces_between_the_ends() {
+        let ids: [&[u32]; 3] = [&[1, 20, 21, 2], &[1, 30, 2], &[]];
+        let of = |seed| rare_texts(&ids, 50, &mut ChaCha8Rng::seed_from_u64(seed));
+        let texts = of(1);
+        assert_eq!(texts.len(), 2);
+        for text in &texts {
+            assert!((4..=12).contains(&text.len()) && text.iter().all(|&id| id < 50));
+            assert_eq!((text[0], text[text.len() - 1]), (1, 2));
+        }
+        assert_eq!(of(1), texts);
+        assert_ne!(of(2), texts);
     }
 
     /// One step of every kind of training stage: each trainable weight gets a gradient, also those

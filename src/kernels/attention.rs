@@ -190,7 +190,7 @@ unsafe fn quantize_row<L: Lanes>(row: &[f32], inverse: f32, out: &mut [i16]) {
 }
 
 /// Quantizes the queries of one head symmetrically, each by itself; `factor` times the size of a step
-/// goes to `steps`.
+/// goes to `score_steps`.
 ///
 /// # Safety
 /// As [`Lanes`].

@@ -7,7 +7,7 @@ use crate::quant::{PROBABILITY_MAX, VALUE_MAX};
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 /// A small linear congruential generator: the tests need variety, not randomness.
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
     fn next(&mut self) -> u32 {
@@ -15,7 +15,7 @@ impl Numbers {
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as u32
     }
-    fn below(&mut self, n: u32) -> u32 {
+    pub(super) fn below(&mut self, n: u32) -> u32 {
         self.next() % n
     }
     /// Mostly small, with outliers, zeros and repeats, as activations are.

@@ -115,16 +115,12 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::kernels::tests::Numbers;
 
     #[test]
     fn weights_are_seen_as_the_definitions_see_them() {
-        let mut state = 7u64;
-        let mut random = move |n: u64| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % n
-        };
+        let mut numbers = Numbers(7);
+        let mut random = move |n: usize| numbers.below(n as u32) as usize;
         let mut found = std::collections::BTreeSet::new();
         for (rows, cols) in [(16, 4), (32, 48), (48, 96), (16, 1536), (32, 400), (16, 3072)] {
             for limit in [8, 20, 24, 30, 40, 63] {
@@ -133,7 +129,7 @@ mod tests {
                         .map(|_| (random(2 * limit + 1) as i64 - limit as i64) as i8)
                         .collect();
                     for _ in 0..spikes {
-                        data[random((rows * cols) as u64) as usize] = [63, -63][random(2) as usize];
+                        data[random(rows * cols)] = [63, -63][random(2)];
                     }
                     let sums = pack::channel_sums(&data, rows, cols);
                     assert!(sums.is_some());
@@ -145,7 +141,7 @@ mod tests {
             }
             for weight in [64, 127, -64, -127, -128] {
                 let mut data = vec![3i8; rows * cols];
-                data[random((rows * cols) as u64) as usize] = weight;
+                data[random(rows * cols)] = weight;
                 assert_eq!(channel_sums(&data, rows, cols), None, "{weight}");
             }
             for weight in [63, -63] {

@@ -3,20 +3,18 @@ import { init } from '../pkg/internal/bench-entry.js';
 import { defaultModel } from '../pkg/model/model.js';
 import { WORKLOADS, texts, tokenIds } from './workloads.js';
 
-const ROUNDS = 7;
-
-self.onmessage = async ({ data: { build } }) => {
+self.onmessage = async ({ data: { build, rounds } }) => {
   try {
     const encoder = await init(defaultModel().url, { build });
     const { vocab_size, max_position_embeddings } = encoder.info.config;
     const results = {};
     for (const [name, lengths] of Object.entries(WORKLOADS)) {
       const batch = tokenIds(lengths.map((n) => Math.min(n, max_position_embeddings)), vocab_size);
-      results[name] = measure(() => encoder.encodeIds(batch));
+      results[name] = measure(() => encoder.encodeIds(batch), rounds);
       self.postMessage({ build, results });
     }
     const sentences = texts(256);
-    results['w2 text'] = measure(() => encoder.encodeTexts(sentences));
+    results['w2 text'] = measure(() => encoder.encodeTexts(sentences), rounds);
     self.postMessage({
       build, results, done: true, timings: encoder.info.timings, modelId: encoder.info.modelId, kernel: encoder.info.kernel,
       memoryMb: encoder.memoryBytes() / 1e6,
@@ -27,7 +25,7 @@ self.onmessage = async ({ data: { build } }) => {
 };
 
 /** Milliseconds per run: median, fastest and slowest of several rounds, each long enough to time. */
-function measure(run) {
+function measure(run, rounds) {
   run();
   let repeat = 1;
   for (;;) {
@@ -35,8 +33,8 @@ function measure(run) {
     if (once >= 20 || repeat >= 256) break;
     repeat *= 2;
   }
-  const rounds = Array.from({ length: ROUNDS }, () => time(run, repeat) / repeat).sort((a, b) => a - b);
-  return { median: rounds[ROUNDS >> 1], min: rounds[0], max: rounds[ROUNDS - 1] };
+  const times = Array.from({ length: rounds }, () => time(run, repeat) / repeat).sort((a, b) => a - b);
+  return { median: times[rounds >> 1], min: times[0], max: times[rounds - 1] };
 }
 
 function time(run, repeat) {

@@ -3,6 +3,8 @@ import { STRINGS, applyLanguage, firstLanguage, keepLanguage } from './i18n.js';
 import { texts } from './workloads.js';
 
 const $ = (id) => document.getElementById(id);
+// `bench.html?rounds=1` is for a quick look.
+const ROUNDS = Math.max(1, Number.parseInt(new URLSearchParams(location.search).get('rounds'), 10) || 7);
 const BULK = 1024;
 let language = firstLanguage();
 let report;
@@ -13,7 +15,7 @@ const words = () => STRINGS[language];
 async function run() {
   $('start').disabled = true;
   $('copy').disabled = true;
-  report = { when: new Date().toISOString(), userAgent: navigator.userAgent, cores: navigator.hardwareConcurrency, builds: {} };
+  report = { when: new Date().toISOString(), userAgent: navigator.userAgent, cores: navigator.hardwareConcurrency, rounds: ROUNDS, builds: {} };
   try {
     for (const build of ['relaxed', 'simd128']) {
       say('benchRunning', build);
@@ -43,7 +45,7 @@ function measureBuild(build) {
       worker.terminate();
       resolve(data);
     };
-    worker.postMessage({ build });
+    worker.postMessage({ build, rounds: ROUNDS });
   });
 }
 

@@ -2,6 +2,7 @@
 //! operations against the fused ones in every kind of stage, step by step and over a whole run.
 
 use super::*;
+use crate::config::ModelConfig;
 use crate::train::data::LABELLED_PAIRS;
 use crate::train::golden::values;
 use crate::train::model::{composed_on_this_thread, random_float_model};

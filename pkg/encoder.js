@@ -2,11 +2,8 @@ import { compileCode } from './code.js';
 import { MunjangError, aborted, throwIfAborted } from './common.js';
 import { Lane } from './lane.js';
 import { openModel, sendModel } from './loader.js';
+import { Scheduler } from './schedule.js';
 
-// A batch takes a few ten milliseconds: long enough to make messages cheap, short enough to let
-// aborts, progress and other calls in between, and to keep memory flat over any number of texts.
-const BATCH_TEXTS = 32;
-const BATCH_CHARS = 8192;
 // Only its first few hundred words count, and a copy of it must fit into the instance's memory.
 const MAX_TEXT_LENGTH = 2 ** 24;
 const MAKE = Symbol('make');
@@ -22,10 +19,7 @@ export class SentenceEncoder {
   #code;
   /** @type {Lane[]} */
   #lanes = [];
-  /** Calls that wait for an answer. */
-  #active = new Set();
-  /** Those of them that still have texts to hand out, next one first. */
-  #queue = [];
+  #calls = new Scheduler(() => this.#lanes, () => this.#reopen());
   /** Set while lanes are being opened. */
   #opening;
   #disposed = false;
@@ -100,7 +94,7 @@ export class SentenceEncoder {
     await this.#opening;
     for (const lane of this.#lanes) lane.setBusy(true);
     const wasmBytes = await Promise.all(this.#lanes.map((lane) => lane.call({ op: 'memory' })));
-    for (const lane of this.#lanes) lane.setBusy(this.#active.size > 0);
+    for (const lane of this.#lanes) lane.setBusy(this.#calls.busy);
     return { wasmBytes: wasmBytes.reduce((sum, bytes) => sum + bytes, 0) };
   }
 
@@ -196,6 +190,7 @@ export class SentenceEncoder {
       for (const lane of lanes) lane.setBusy(false);
       this.#lanes = lanes;
       this.#keeping = loaded.keeping;
+      this.#calls.setLimit(loaded.config.max_position_embeddings);
       this.#info ??= describe(loaded, this.#request, { worker: spawned - started, total: performance.now() - started });
     } catch (error) {
       closeAll(error);
@@ -205,75 +200,9 @@ export class SentenceEncoder {
     }
   }
 
-  /**
-   * Runs `op` over all texts, batch by batch; `take(at, result, count)` gets each batch's result.
-   * @returns {Promise<void>}
-   */
-  #run(op, texts, { signal, onProgress }, take) {
-    return new Promise((resolve, reject) => {
-      this.#throwIfDisposed();
-      throwIfAborted(signal);
-      if (texts.length === 0) {
-        resolve();
-        return;
-      }
-      const job = { op, texts, next: 0, done: 0, take, onProgress };
-      const onAbort = () => job.fail(aborted(signal.reason));
-      const settle = (how, value) => {
-        signal?.removeEventListener('abort', onAbort);
-        this.#active.delete(job);
-        const at = this.#queue.indexOf(job);
-        if (at >= 0) this.#queue.splice(at, 1);
-        if (this.#active.size === 0) for (const lane of this.#lanes) lane.setBusy(false);
-        how(value);
-      };
-      job.finish = () => settle(resolve);
-      job.fail = (error) => settle(reject, error);
-      signal?.addEventListener('abort', onAbort, { once: true });
-      if (this.#active.size === 0) for (const lane of this.#lanes) lane.setBusy(true);
-      this.#active.add(job);
-      this.#queue.push(job);
-      this.#pump();
-    });
-  }
-
-  /** Hands out batches while there are texts to encode and lanes with room. */
-  #pump() {
-    if (this.#lanes.length === 0) {
-      this.#reopen();
-      return;
-    }
-    // Two per worker, so that it need not wait for a message between them; beside the caller one,
-    // so that the page gets its turn.
-    const room = this.#request.worker ? 2 : 1;
-    while (this.#queue.length > 0) {
-      const lane = this.#lanes.reduce((least, other) => (other.inFlight < least.inFlight ? other : least));
-      if (lane.inFlight >= room) return;
-      const job = this.#queue.shift();
-      const at = job.next;
-      const texts = nextBatch(job.texts, at);
-      job.next += texts.length;
-      // In turns: a short call does not wait for all of a long one.
-      if (job.next < job.texts.length) this.#queue.push(job);
-      this.#dispatch(lane, job, at, texts);
-    }
-  }
-
-  async #dispatch(lane, job, at, texts) {
-    lane.inFlight++;
-    try {
-      const result = await lane.call({ op: job.op, texts });
-      if (!this.#active.has(job)) return;
-      job.take(at, result, texts.length);
-      job.done += texts.length;
-      job.onProgress?.({ done: job.done, total: job.texts.length });
-      if (job.done === job.texts.length) job.finish();
-    } catch (error) {
-      if (this.#active.has(job)) job.fail(error);
-    } finally {
-      lane.inFlight--;
-      if (this.#queue.length > 0 && !this.#disposed) this.#pump();
-    }
+  async #run(op, texts, options, take) {
+    this.#throwIfDisposed();
+    await this.#calls.run(op, texts, options, take);
   }
 
   /** After a crash: fresh instances, from the cache where there is one. */
@@ -281,8 +210,8 @@ export class SentenceEncoder {
     this.#opening ??= this.#open().then(
       () => {
         this.#opening = undefined;
-        for (const lane of this.#lanes) lane.setBusy(this.#active.size > 0);
-        this.#pump();
+        for (const lane of this.#lanes) lane.setBusy(this.#calls.busy);
+        this.#calls.pump();
       },
       (error) => {
         this.#opening = undefined;
@@ -295,9 +224,7 @@ export class SentenceEncoder {
   #end(error, settle = false) {
     const lanes = this.#lanes;
     this.#lanes = [];
-    const calls = [...this.#active];
-    this.#queue.length = 0;
-    for (const job of calls) job.fail(error);
+    this.#calls.fail(error);
     for (const lane of lanes) lane.close(error, settle);
   }
 
@@ -344,18 +271,6 @@ function kindOf(value) {
   if (value === null) return 'null';
   if (value === undefined) return 'undefined';
   return typeof value === 'object' ? `an object (${value.constructor?.name ?? 'no class'})` : `a ${typeof value}`;
-}
-
-function nextBatch(texts, start) {
-  let end = start;
-  let chars = 0;
-  while (end < texts.length && end - start < BATCH_TEXTS) {
-    chars += texts[end].length;
-    // At least one text, however long.
-    if (end > start && chars > BATCH_CHARS) break;
-    end++;
-  }
-  return texts.slice(start, end);
 }
 
 /** Cuts a batch's rows into arrays with buffers of their own. */

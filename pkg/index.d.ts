@@ -79,7 +79,7 @@ export interface LoadTimings {
 export interface CallOptions {
   /** Aborts the call; the promise is then rejected with code `aborted`. */
   signal?: AbortSignal;
-  /** Called after each batch. */
+  /** Called after each batch, that is about every 30 ms. */
   onProgress?: (progress: CallProgress) => void;
 }
 

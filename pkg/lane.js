@@ -6,8 +6,8 @@ import { MunjangError, defer, fromMessage, isNode, nodeModule } from './common.j
 const SETTLE = 0;
 
 export class Lane {
-  /** Batches under way; set by whoever hands them out. */
-  inFlight = 0;
+  /** Batches under way and the milliseconds they are expected to take; kept by whoever hands them out. */
+  load = { short: { batches: 0, ms: 0 }, long: { batches: 0, ms: 0 } };
   #host;
   #pending = new Map();
   #nextId = 1;
@@ -51,6 +51,31 @@ export class Lane {
   }
 
   /**
+   * A call that can be given up while it waits in the runtime.
+   * @param {{ op: string, texts: string[], short: boolean }} request
+   * @returns {{ answer: Promise<{ result?: any, ms: number }>, drop: () => void }} `drop` ends the wait with no
+   *   result; an answer that is already on its way is passed over
+   */
+  batch(request) {
+    const id = this.#nextId++;
+    let drop = () => {};
+    const answer = new Promise((resolve, reject) => {
+      if (this.#closed) {
+        reject(this.#closed);
+        return;
+      }
+      this.#pending.set(id, { resolve: (result, ms) => resolve({ result, ms }), reject });
+      this.#host.post({ ...request, id });
+      drop = () => {
+        if (!this.#pending.delete(id)) return;
+        if (!this.#closed) this.#host.post({ op: 'drop', batch: id });
+        resolve({ ms: 0 });
+      };
+    });
+    return { answer, drop };
+  }
+
+  /**
    * The next bytes of the file that was announced by a call of `load`.
    * @param {Uint8Array} chunk given away
    */
@@ -80,7 +105,7 @@ export class Lane {
     this.#pending.clear();
   }
 
-  #receive({ id, result, error, fatal, needs }) {
+  #receive({ id, result, ms, error, fatal, needs }) {
     if (this.#closed) {
       if (id === SETTLE) this.#host.terminate();
       return;
@@ -98,7 +123,7 @@ export class Lane {
     }
     this.#pending.delete(id);
     if (error) pending.reject(fromMessage(error));
-    else pending.resolve(result);
+    else pending.resolve(result, ms);
   }
 
   #lose(cause) {
@@ -195,7 +220,7 @@ async function nodeHost(onMessage, onFailure) {
 }
 
 async function inlineHost(onMessage) {
-  const { createService } = await import('./runtime.js');
+  const { createService } = await import('./service.js');
   let ended = false;
   const serve = createService((message) => {
     if (!ended) onMessage(message);

@@ -1,6 +1,5 @@
-// One WebAssembly instance with one model in it, and how it answers requests. Runs in a worker, or beside
-// the caller.
-import { MunjangError, toMessage, writeCached } from './common.js';
+// One WebAssembly instance with one model in it. Runs in a worker, or beside the caller.
+import { MunjangError, writeCached } from './common.js';
 import createGlue from './wasm/munjang.js';
 
 /** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
@@ -223,68 +222,3 @@ function createCheck(sha256, pieces, total, buffer) {
 }
 
 const hex = (digest) => Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('');
-
-/**
- * Answers requests. A request is { id, op, … }; an answer is { id, result } or { id, error } or, on the way
- * to it, { id, needs: 'general' }: send the general code. `take` (the file's next bytes) has no answer.
- *
- * @param {(message: object, transfer?: Transferable[]) => void} post
- * @returns {(request: { id: number, op: string }) => Promise<void>}
- */
-export function createService(post) {
-  const runtime = new Runtime();
-  // Comes in a message of its own: the model need not wait for it.
-  let resolveCode;
-  const nextCode = () => new Promise((resolve) => {
-    resolveCode = resolve;
-  });
-  let code = nextCode();
-
-  const answer = async (request) => {
-    switch (request.op) {
-      case 'code':
-        resolveCode(request.module);
-        return [undefined];
-      case 'load': {
-        const { id } = request;
-        const result = await runtime.load(request, code, () => {
-          code = nextCode();
-          post({ id, needs: 'general' });
-          return code;
-        });
-        return [result, result.shared ? [result.shared] : []];
-      }
-      case 'encode': {
-        const result = runtime.encode(request.texts);
-        return [result, [result.embeddings.buffer, result.tokenCounts.buffer, result.truncated.buffer]];
-      }
-      case 'count':
-        return [runtime.count(request.texts)];
-      case 'memory':
-        return [runtime.memory()];
-      case 'settle':
-        return [await runtime.settled()];
-      case 'free':
-        runtime.free();
-        return [undefined];
-    }
-    throw new Error(`no such request: ${request.op}`);
-  };
-
-  return async (request) => {
-    const { id } = request;
-    if (request.op === 'take') {
-      runtime.take(request.chunk);
-      return;
-    }
-    try {
-      const [result, transfer] = await answer(request);
-      post({ id, result }, transfer);
-    } catch (error) {
-      // What carries a code was found and reported by the code in charge. Anything else is a trap,
-      // an exhausted stack or memory: the instance's state is unknown, so it must not go on.
-      const fatal = typeof error?.code !== 'string';
-      post({ id, error: toMessage(error), fatal });
-    }
-  };
-}

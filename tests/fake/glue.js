@@ -55,6 +55,7 @@ export default () => {
 
   class Encoder {
     #bytes;
+    #encoded = 0;
     constructor(bytes) {
       this.#bytes = bytes;
     }
@@ -69,7 +70,10 @@ export default () => {
       const tokenCounts = new Uint32Array(texts.length);
       const truncated = new Uint8Array(texts.length);
       texts.forEach((text, i) => {
-        embeddings.set(embed(text), i * HIDDEN);
+        // Asked how many texts it has encoded, it says so.
+        if (text === '#count') embeddings[i * HIDDEN] = this.#encoded;
+        else embeddings.set(embed(text), i * HIDDEN);
+        this.#encoded++;
         tokenCounts[i] = this.countTokens(text);
         truncated[i] = tokenCounts[i] > MAX_TOKENS ? 1 : 0;
       });

@@ -1,6 +1,7 @@
 // The encoder's code: which of its WebAssembly files this engine can run; fetched and compiled where
 // the caller is, while its worker is still starting, and handed to every worker as a compiled module.
-import { MunjangError, isNode, nodeModule } from './common.js';
+import { isNode, nodeModule } from './environment.js';
+import { MunjangError } from './errors.js';
 
 const URLS = {
   relaxed: () => new URL('./wasm/munjang_relaxed.wasm', import.meta.url),

@@ -1,5 +1,6 @@
 import { compileCode } from './code.js';
-import { MunjangError, aborted, throwIfAborted } from './common.js';
+import { now } from './environment.js';
+import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
 import { openModel, sendModel } from './loader.js';
 import { Scheduler } from './schedule.js';
@@ -111,7 +112,7 @@ export class SentenceEncoder {
   /** Opens all lanes; at the end, `#lanes` and `#info` are set. */
   async #open(signal, onProgress) {
     throwIfAborted(signal);
-    const started = performance.now();
+    const started = now();
     const { worker, build, source, cache } = this.#request;
     const lanes = [];
     let lost;
@@ -157,7 +158,7 @@ export class SentenceEncoder {
       opening.catch(() => {});
       failed.catch(() => opening.then(({ chunks }) => chunks.cancel?.()).catch(() => {}));
       const first = await spawning;
-      const spawned = performance.now();
+      const spawned = now();
       sendCode(first);
       const share = this.#workers > 1;
       const { shared, ...loaded } = await sendModel(await opening, {
@@ -191,7 +192,7 @@ export class SentenceEncoder {
       this.#lanes = lanes;
       this.#keeping = loaded.keeping;
       this.#calls.setLimit(loaded.config.max_position_embeddings);
-      this.#info ??= describe(loaded, this.#request, { worker: spawned - started, total: performance.now() - started });
+      this.#info ??= describe(loaded, this.#request, { worker: spawned - started, total: now() - started });
     } catch (error) {
       closeAll(error);
       throw error;

@@ -9,7 +9,9 @@
  * @module
  */
 import { chooseBuild } from './code.js';
-import { MunjangError, clearModelCache, resolveUrl, throwIfAborted } from './common.js';
+import { clearModelCache } from './cache.js';
+import { resolveUrl } from './environment.js';
+import { MunjangError, throwIfAborted } from './errors.js';
 import { SentenceEncoder } from './encoder.js';
 import { workersAvailable } from './lane.js';
 import { defaultModel } from './model/model.js';

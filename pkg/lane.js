@@ -1,6 +1,8 @@
 // One runtime and the requests that it has not answered yet. It lives in a Web Worker, in a worker thread
 // of Node, or beside the caller.
-import { MunjangError, defer, fromMessage, isNode, nodeModule } from './common.js';
+import { defer, isNode, nodeModule, workerClass } from './environment.js';
+import { MunjangError } from './errors.js';
+import { fromMessage } from './protocol.js';
 
 /** The id of the last request of all. */
 const SETTLE = 0;
@@ -161,7 +163,7 @@ function createHost(worker, onMessage, onFailure) {
 }
 
 /** Whether this environment has workers at all. */
-export const workersAvailable = () => isNode || typeof Worker === 'function';
+export const workersAvailable = () => isNode || workerClass() !== undefined;
 
 /** An address beside this file that bundlers shall not follow: they know the worker from `spawn`. */
 function unbundled(path) {

@@ -1,9 +1,9 @@
 // How a model file comes in: manifest, cache, network or disk; every byte counted, the first ones looked
 // at. This runs where the caller is, so that the file is on its way before the worker has started; the
 // worker takes its pieces as they come, and checks the whole (runtime.js).
-import {
-  MunjangError, aborted, cacheAvailable, deleteCached, isNode, nodeModule, readCached, throwIfAborted,
-} from './common.js';
+import { cacheAvailable, deleteCached, readCached } from './cache.js';
+import { isNode, nodeModule } from './environment.js';
+import { MunjangError, aborted, throwIfAborted } from './errors.js';
 
 /** Nothing that munjang runs is near this; a server that announces more is wrong or hostile. */
 const MAX_MODEL_BYTES = 2 ** 30;

@@ -1,5 +1,7 @@
 // One WebAssembly instance with one model in it. Runs in a worker, or beside the caller.
-import { MunjangError, writeCached } from './common.js';
+import { writeCached } from './cache.js';
+import { now, subtleCrypto } from './environment.js';
+import { MunjangError } from './errors.js';
 import createGlue from './wasm/munjang.js';
 
 /** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
@@ -29,11 +31,11 @@ export class Runtime {
   async load({ url, bytes, sha256, pieces, keep, share = false }, code, getGeneral) {
     this.#feed?.end();
     const feed = (this.#feed = createFeed());
-    const started = performance.now();
+    const started = now();
     const module = await code;
-    const compiled = performance.now();
+    const compiled = now();
     let core = await instantiate(module);
-    const instantiated = performance.now();
+    const instantiated = now();
     const buffer = new core.glue.ModelBuffer(bytes);
     const check = createCheck(sha256, pieces, bytes, buffer);
     while (buffer.received < bytes) {
@@ -45,7 +47,7 @@ export class Runtime {
       buffer.push(chunk);
       check?.advance(view(core.memory, buffer.offset, buffer.received));
     }
-    const received = performance.now();
+    const received = now();
 
     // The bytes stay where they are when `finish` makes them the encoder's.
     let { offset } = buffer;
@@ -57,9 +59,9 @@ export class Runtime {
     } catch (error) {
       failure = error;
     }
-    const ready = performance.now();
+    const ready = now();
     const damaged = check !== undefined && !(await check.isGood());
-    const verified = performance.now();
+    const verified = now();
     if (failure?.code === 'tokenizer_unsupported' && !damaged) {
       // The file moves on to an instance that can read it, and this one is given up.
       failure = undefined;
@@ -78,7 +80,7 @@ export class Runtime {
         + 'the manifest names: its SHA-256 differs. Load it again; if it stays so, the files on the server do not belong together.');
     }
     if (failure) throw failure;
-    const finished = performance.now();
+    const finished = now();
     this.#encoder = encoder;
     this.#memory = core.memory;
     if (keep) {
@@ -203,7 +205,7 @@ function move(bytes, glue) {
 function createCheck(sha256, pieces, total, buffer) {
   if (sha256 === undefined) return undefined;
   // Only secure contexts have crypto.subtle; a page on plain http does not.
-  const subtle = globalThis.crypto?.subtle;
+  const subtle = subtleCrypto();
   const wanted = subtle && pieces ? pieces : { bytes: total, sha256: [sha256] };
   const compared = [];
   const isSame = async (bytes, expected) => (subtle ? hex(await subtle.digest('SHA-256', bytes)) : buffer.sha256()) === expected;

@@ -2,7 +2,7 @@
 // what the last ones took: short enough that another call, an abort and progress get in between, long enough that
 // messages cost nothing beside it. The lane's own queue (service.js) lets short calls overtake what was handed
 // out ahead.
-import { aborted, throwIfAborted } from './common.js';
+import { aborted, throwIfAborted } from './errors.js';
 
 /** What a batch should take in a worker, in milliseconds; a text that takes longer goes alone. */
 const BATCH_MS = 30;

@@ -1,5 +1,6 @@
 // How a runtime answers requests, in a worker or beside the caller.
-import { defer, toMessage } from './common.js';
+import { defer, now } from './environment.js';
+import { toMessage } from './protocol.js';
 import { Runtime } from './runtime.js';
 
 /**
@@ -86,8 +87,6 @@ export function createService(post) {
     }
   };
 }
-
-const now = () => (globalThis.performance ?? Date).now();
 
 /** So many batches of short calls may overtake one of a long call that waits. */
 const SHORT_RUN = 8;

@@ -1,5 +1,5 @@
 // The entry of a worker, in a browser or in Node.
-import { isNode, nodeModule } from './common.js';
+import { isNode, nodeModule } from './environment.js';
 import { createService } from './service.js';
 // Named here too, so that it is asked for at once with the others.
 import './wasm/munjang.js';

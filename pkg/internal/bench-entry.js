@@ -1,7 +1,7 @@
 // For measuring the encoder from outside on any converted checkpoint, token ids in. Not part of
 // the package's public face. Runs on the calling thread, so that its CPU time can be read there.
 import { chooseBuild, compileCode } from '../code.js';
-import { resolveUrl } from '../common.js';
+import { resolveUrl } from '../environment.js';
 import { openModel, sendModel } from '../loader.js';
 import { Runtime } from '../runtime.js';
 

@@ -94,6 +94,12 @@ impl Error {
         Error::new(ErrorKind::Io, format!("{what}: {source}")).with_source(source)
     }
 
+    /// [`ErrorKind::InputInvalid`].
+    #[cfg(feature = "cli")]
+    pub(crate) fn input_invalid(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::InputInvalid, message)
+    }
+
     /// The kind to branch on.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -36,12 +36,17 @@
 compile_error!("the `train` feature is native only: build for wasm32 with --no-default-features");
 
 mod bytes;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod config;
 #[cfg(feature = "cli")]
 pub mod convert;
 mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
+#[cfg(feature = "cli")]
+mod files;
 pub mod format;
 pub mod kernels;
 pub mod model;

@@ -3,36 +3,15 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::read;
+pub(super) use crate::files::write_atomically;
 use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
-
-/// Writes `bytes` under another name, flushes them to the disk and renames: after a crash or on a
-/// full disk the old file is still there.
-///
-/// # Errors
-/// [`ErrorKind::Io`], naming the file.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    write().map_err(|source| {
-        // Half a file is of no use to anyone, least of all on a full disk.
-        let _ = std::fs::remove_file(&partial);
-        Error::io(format!("cannot write {}", path.display()), source)
-    })
-}
 
 struct Raw<'a> {
     dtype: Dtype,
@@ -67,11 +46,6 @@ fn serialize(
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path)
-        .map_err(|source| Error::io(format!("cannot read {}", path.display()), source))
 }
 
 fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {

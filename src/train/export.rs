@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use super::checkpoint::write_atomically;
 use super::data::{Rows, TokenStore, inside};
 use super::evaluate::{EvalRows, Evaluation, bm25_ndcg_at_10, ndcg_at_10, read_retrieval};
 use super::metrics::{Metric, Metrics};
@@ -11,7 +10,8 @@ use super::probes;
 use super::recipe::{EvalKind, EvalSet, Slot, Stage, StageKind};
 use super::stages::{Run, minutes};
 use crate::convert::{Manifest, checkpoint_files};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files::{make_folder, write_atomically};
 use crate::model::Encoder;
 use crate::tokenizer::Tokenizer;
 use crate::{eval, format};
@@ -48,9 +48,7 @@ pub fn export(run: &Run, index: usize, metrics: &Metrics) -> Result<()> {
     for (file, bytes) in checkpoint_files(&float)? {
         let path = folder.join("checkpoint").join(file);
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|source| {
-                Error::io(format!("cannot make the folder {}", parent.display()), source)
-            })?;
+            make_folder(parent)?;
         }
         write_atomically(&path, &bytes)?;
     }

@@ -6,13 +6,16 @@
 //! the memory and is several times as fast. Ids are the same (tested against `tokenizers`); what
 //! it does not know how to do (see [`Unigram::new`]) is left to `tokenizers`.
 
-use std::borrow::Cow;
+mod normalize;
+mod tree;
 
 use serde_json::Value;
-use unicode_normalization_alignments::UnicodeNormalization;
 
-use super::compact::{Compact, Piece};
+use super::compact::Compact;
 use super::invalid;
+use normalize::{Step, normalize, read_normalizer};
+use tree::{NO_PIECE, Tree};
+
 use crate::error::Result;
 
 /// Stands for a blank in pieces, and begins every word.
@@ -21,9 +24,6 @@ const WORD_START: char = '▁';
 const UNKNOWN_PENALTY: f64 = 10.0;
 /// Nothing leads to this place of a word.
 const UNREACHED: u32 = u32::MAX;
-/// No piece ends at this node.
-const NO_PIECE: u32 = u32::MAX;
-
 /// A Unigram tokenizer without its special tokens' frame.
 pub(super) struct Unigram {
     steps: Vec<Step>,
@@ -33,23 +33,6 @@ pub(super) struct Unigram {
     scores: Vec<f64>,
     unknown_score: f64,
     unknown_id: u32,
-}
-
-/// A step of normalization.
-#[derive(Debug, PartialEq)]
-enum Step {
-    /// Replaces each of the characters (sorted) by a text.
-    ReplaceAny(Vec<char>, String),
-    /// Replaces a text by another.
-    Replace(String, String),
-    /// Makes one blank of several.
-    CollapseBlanks,
-    Nfc,
-    Nfkc,
-    Strip {
-        left: bool,
-        right: bool,
-    },
 }
 
 impl Unigram {
@@ -133,7 +116,7 @@ impl Unigram {
     }
 
     fn encode_plain(&self, text: &str, lattice: &mut Vec<Best>, ids: &mut Vec<u32>) -> Result<()> {
-        let normalized = self.normalize(text);
+        let normalized = normalize(&self.steps, text);
         if normalized.is_empty() {
             return Ok(());
         }
@@ -230,68 +213,6 @@ impl Unigram {
             ids.remove(part_at);
         }
     }
-
-    fn normalize<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        // Neither composition touches text of ASCII and whole syllables only.
-        let mut inert = text.chars().all(|c| c.is_ascii() || matches!(c, '가'..='힣'));
-        let mut text = Cow::Borrowed(text);
-        for step in &self.steps {
-            match step {
-                Step::ReplaceAny(chars, by) => {
-                    // The sets in use hold controls and exotic blanks; a glance spares the search.
-                    let ordinary = |c| matches!(c, ' '..='~' | '가'..='힣');
-                    let hit = |c: char| {
-                        (!ordinary(c) || chars.iter().any(|&found| ordinary(found)))
-                            && chars.binary_search(&c).is_ok()
-                    };
-                    if let Some(at) = text.find(hit) {
-                        let mut replaced = String::with_capacity(text.len());
-                        replaced.push_str(&text[..at]);
-                        for c in text[at..].chars() {
-                            if hit(c) { replaced.push_str(by) } else { replaced.push(c) }
-                        }
-                        inert &= by.is_ascii();
-                        text = Cow::Owned(replaced);
-                    }
-                }
-                Step::Replace(from, by) => {
-                    if text.contains(from.as_str()) {
-                        text = Cow::Owned(text.replace(from.as_str(), by));
-                        inert &= by.is_ascii();
-                    }
-                }
-                Step::CollapseBlanks => {
-                    if text.contains("  ") {
-                        let mut collapsed = String::with_capacity(text.len());
-                        let mut after_blank = false;
-                        for c in text.chars() {
-                            if c != ' ' || !after_blank {
-                                collapsed.push(c);
-                            }
-                            after_blank = c == ' ';
-                        }
-                        text = Cow::Owned(collapsed);
-                    }
-                }
-                Step::Nfc if !inert => text = Cow::Owned(text.nfc().map(|(c, _)| c).collect()),
-                Step::Nfkc if !inert => text = Cow::Owned(text.nfkc().map(|(c, _)| c).collect()),
-                Step::Nfc | Step::Nfkc => {}
-                Step::Strip { left, right } => {
-                    let mut kept: &str = &text;
-                    if *left {
-                        kept = kept.trim_start();
-                    }
-                    if *right {
-                        kept = kept.trim_end();
-                    }
-                    if kept.len() < text.len() {
-                        text = Cow::Owned(kept.to_owned());
-                    }
-                }
-            }
-        }
-        text
-    }
 }
 
 /// The best way to reach a place in a word.
@@ -309,87 +230,6 @@ impl Best {
     }
 }
 
-/// The pieces as a tree of characters. Nodes are numbered level by level, so that the children of
-/// all nodes lie one after another and a node's end where the next one's begin.
-struct Tree {
-    labels: Vec<char>,
-    /// First child of each node, and one entry more.
-    children: Vec<u32>,
-    /// The piece that ends at each node.
-    pieces: Vec<u32>,
-    /// The root's child for each of the first 65,536 characters, 0 for none: a search among the
-    /// root's thousands of children would be half of the work.
-    roots: Vec<u16>,
-}
-
-impl Tree {
-    const ROOT: usize = 0;
-
-    /// From pieces in rising byte order; `None` if more than 65,535 characters begin pieces.
-    fn new(pieces: &[Piece]) -> Option<Self> {
-        let mut tree = Tree {
-            labels: vec!['\0'],
-            children: Vec::new(),
-            pieces: vec![NO_PIECE],
-            roots: vec![0; 1 << 16],
-        };
-        // Of each node of the level: its pieces, and how many of their bytes lead to it.
-        let mut level = vec![(0..pieces.len(), 0)];
-        while !level.is_empty() {
-            let mut next = Vec::new();
-            for (range, depth) in level {
-                tree.children.push(u32::try_from(tree.labels.len()).ok()?);
-                let mut from = range.start;
-                while from < range.end {
-                    let Some(c) = pieces[from].text[depth..].chars().next() else {
-                        // The piece that ends at this node itself; it sorts before its extensions.
-                        from += 1;
-                        continue;
-                    };
-                    let same = pieces[from..range.end]
-                        .iter()
-                        .take_while(|piece| piece.text[depth..].starts_with(c))
-                        .count();
-                    let below = depth + c.len_utf8();
-                    let ends = pieces[from].text.len() == below;
-                    tree.labels.push(c);
-                    tree.pieces.push(if ends { pieces[from].id } else { NO_PIECE });
-                    next.push((from..from + same, below));
-                    from += same;
-                }
-            }
-            level = next;
-        }
-        tree.children.push(u32::try_from(tree.labels.len()).ok()?);
-        for node in tree.children[0]..tree.children[1] {
-            let node_id = u16::try_from(node).ok()?;
-            if let Some(root) = tree.roots.get_mut(tree.labels[node as usize] as usize) {
-                *root = node_id;
-            }
-        }
-        Some(tree)
-    }
-
-    fn child(&self, node: usize, c: char) -> Option<usize> {
-        if node == Self::ROOT
-            && let Some(&child) = self.roots.get(c as usize)
-        {
-            return (child != 0).then_some(child as usize);
-        }
-        let (from, to) = (self.children[node] as usize, self.children[node + 1] as usize);
-        self.labels[from..to].binary_search(&c).ok().map(|at| from + at)
-    }
-
-    /// The id of the piece `text`.
-    fn find(&self, text: &str) -> Option<u32> {
-        let mut node = Self::ROOT;
-        for c in text.chars() {
-            node = self.child(node, c)?;
-        }
-        Some(self.pieces[node]).filter(|&id| id != NO_PIECE)
-    }
-}
-
 fn is_metaspace(json: &Value) -> bool {
     // Older files say add_prefix_space; without `split` they split.
     json["type"] == "Metaspace"
@@ -397,80 +237,4 @@ fn is_metaspace(json: &Value) -> bool {
         && json.get("split").is_none_or(|split| split == true)
         && json.get("add_prefix_space").is_none_or(|add| add == true)
         && json.get("prepend_scheme").is_none_or(|scheme| scheme == "always")
-}
-
-fn read_normalizer(json: &Value, steps: &mut Vec<Step>) -> Option<()> {
-    if json.is_null() {
-        return Some(());
-    }
-    let step = match json["type"].as_str()? {
-        "Sequence" => {
-            return json["normalizers"]
-                .as_array()?
-                .iter()
-                .try_for_each(|part| read_normalizer(part, steps));
-        }
-        "NFC" => Step::Nfc,
-        "NFKC" => Step::Nfkc,
-        "Strip" => Step::Strip {
-            left: json["strip_left"].as_bool()?,
-            right: json["strip_right"].as_bool()?,
-        },
-        "Replace" => {
-            let by = json["content"].as_str()?.to_owned();
-            match (json["pattern"]["String"].as_str(), json["pattern"]["Regex"].as_str()) {
-                (Some(text), None) if !text.is_empty() => Step::Replace(text.to_owned(), by),
-                (None, Some(" {2,}")) if by == " " => Step::CollapseBlanks,
-                (None, Some(set)) => Step::ReplaceAny(read_set(set)?, by),
-                _ => return None,
-            }
-        }
-        _ => return None,
-    };
-    steps.push(step);
-    Some(())
-}
-
-/// The characters of a pattern like `[\x{1}\x{200B}]`, sorted.
-fn read_set(pattern: &str) -> Option<Vec<char>> {
-    let mut rest = pattern.strip_prefix('[')?.strip_suffix(']')?;
-    let mut chars = Vec::new();
-    while !rest.is_empty() {
-        let (hex, tail) = rest.strip_prefix("\\x{")?.split_once('}')?;
-        chars.push(char::from_u32(u32::from_str_radix(hex, 16).ok()?)?);
-        rest = tail;
-    }
-    chars.sort_unstable();
-    (!chars.is_empty()).then_some(chars)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tree_finds_what_it_holds() {
-        let texts = ["a", "ab", "abc", "b", "가", "가나", "가나다라", "😀", "😀가"];
-        let pieces: Vec<Piece> = texts
-            .iter()
-            .enumerate()
-            .map(|(id, &text)| Piece { text: text.into(), score: 0.0, id: id as u32 })
-            .collect();
-        let tree = Tree::new(&pieces).unwrap();
-        for (id, text) in texts.iter().enumerate() {
-            assert_eq!(tree.find(text), Some(id as u32), "{text}");
-        }
-        for text in ["", "c", "abcd", "가나다", "나", "\u{10fffe}"] {
-            assert_eq!(tree.find(text), None, "{text}");
-        }
-        assert_eq!(Tree::new(&[]).unwrap().find("a"), None);
-    }
-
-    #[test]
-    fn sets_are_read_or_refused() {
-        assert_eq!(read_set(r"[\x{200B}\x{1}]"), Some(vec!['\u{1}', '\u{200B}']));
-        for other in [r"[^\x{1}]", r"[\x{1}-\x{5}]", "[]", r"[a]", r"\x{1}", r"[\x{D800}]"] {
-            assert_eq!(read_set(other), None, "{other}");
-        }
-    }
 }

@@ -1,0 +1,3 @@
+//! `munjang train`.
+
+pub use crate::train::cli::{TrainArgs, run};

@@ -1,0 +1,135 @@
+//! The model file: [safetensors](https://github.com/huggingface/safetensors) with int8 weights in
+//! the order that the kernels read, the configuration, the tokenizer and the model id inside.
+//!
+//! | tensor | dtype | shape |
+//! | --- | --- | --- |
+//! | `layers.N.{query_key_value,attention_output,intermediate,output}.weight` | I8 | packed, see [`crate::kernels::pack`] |
+//! | `….scale`, `….bias` | F32 | `[padded channels]` |
+//! | `layers.N.{attention,output}_norm.{weight,bias}`, `embedding_norm.{weight,bias}` | F32 | `[padded hidden]` |
+//! | `word_embeddings`, `position_embeddings` | I8 | `[rows, padded hidden]` |
+//! | `word_embeddings.scale`, `position_embeddings.scale` | F32 | `[rows]` |
+//! | `tokenizer` | U8 | `[bytes]`: a `tokenizer.json`, or its compact form ([`tokenizer::compact`](crate::tokenizer::compact)) |
+//!
+//! "Padded" means rounded up to a multiple of 16 with zeros; in `query_key_value` and in the inputs
+//! of `attention_output` every head is padded by itself. The header's `__metadata__` holds
+//! `format` = `munjang`, `format_version`, `model_id` and `config` (JSON, see
+//! [`ModelConfig`]). Packed weights come first, so that every panel starts on a cache line.
+
+mod header;
+mod read;
+#[cfg(feature = "train")]
+mod to_float;
+mod write;
+
+use std::ops::Range;
+
+use crate::bytes::AlignedBytes;
+use crate::config::ModelConfig;
+use crate::kernels::pack::{PackedMatrix, padded};
+
+pub use header::FORMAT_VERSION;
+pub use write::write;
+
+#[cfg(target_endian = "big")]
+compile_error!("model files are read in place and are little-endian");
+
+/// A checked model file.
+pub(crate) struct ModelFile {
+    bytes: AlignedBytes,
+    pub(crate) config: ModelConfig,
+    pub(crate) model_id: String,
+    pub(crate) word_embeddings: QuantizedTable,
+    pub(crate) position_embeddings: QuantizedTable,
+    pub(crate) embedding_norm: Norm,
+    pub(crate) layers: Vec<Layer>,
+    tokenizer: Range<usize>,
+}
+
+/// Where a table of int8 rows lies.
+pub(crate) struct QuantizedTable {
+    data: Range<usize>,
+    scales: Range<usize>,
+}
+
+/// Where a layer normalization lies.
+pub(crate) struct Norm {
+    weight: Range<usize>,
+    bias: Range<usize>,
+}
+
+/// Where a packed matrix lies.
+pub(crate) struct Packed {
+    data: Range<usize>,
+    scales: Range<usize>,
+    bias: Range<usize>,
+    rows: usize,
+    cols: usize,
+    sums: Vec<i32>,
+    steps: Vec<u8>,
+}
+
+/// One transformer layer.
+pub(crate) struct Layer {
+    pub(crate) query_key_value: Packed,
+    pub(crate) attention_output: Packed,
+    pub(crate) attention_norm: Norm,
+    pub(crate) intermediate: Packed,
+    pub(crate) output: Packed,
+    pub(crate) output_norm: Norm,
+}
+
+impl ModelFile {
+    /// Size of the file in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
+    /// The bytes that were parsed.
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn into_bytes(self) -> AlignedBytes {
+        self.bytes
+    }
+
+    /// The `tokenizer.json` or its compact form.
+    pub(crate) fn tokenizer(&self) -> &[u8] {
+        &self.bytes.as_slice()[self.tokenizer.clone()]
+    }
+
+    fn floats(&self, range: &Range<usize>) -> &[f32] {
+        bytemuck::cast_slice(&self.bytes.as_slice()[range.clone()])
+    }
+
+    fn integers(&self, range: &Range<usize>) -> &[i8] {
+        bytemuck::cast_slice(&self.bytes.as_slice()[range.clone()])
+    }
+
+    /// The weights and channels of a packed matrix.
+    pub(crate) fn packed<'a>(&'a self, matrix: &'a Packed) -> PackedMatrix<'a> {
+        PackedMatrix {
+            data: self.integers(&matrix.data),
+            rows: matrix.rows,
+            cols: matrix.cols,
+            scales: self.floats(&matrix.scales),
+            bias: self.floats(&matrix.bias),
+            sums: &matrix.sums,
+            steps: &matrix.steps,
+        }
+    }
+
+    /// Gain and bias of a layer normalization, padded.
+    pub(crate) fn norm(&self, norm: &Norm) -> (&[f32], &[f32]) {
+        (self.floats(&norm.weight), self.floats(&norm.bias))
+    }
+
+    /// A row of a table (padded) and its scale; `None` beyond the last row.
+    pub(crate) fn row(&self, table: &QuantizedTable, row: usize) -> Option<(&[i8], f32)> {
+        let scale = *self.floats(&table.scales).get(row)?;
+        let width = padded(self.config.hidden_size);
+        Some((&self.integers(&table.data)[row * width..(row + 1) * width], scale))
+    }
+}
+
+/// Where channel `i` goes when every head of `size` channels is padded by itself.
+fn padded_channel(i: usize, size: usize) -> usize {
+    i / size * padded(size) + i % size
+}

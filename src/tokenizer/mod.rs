@@ -1,0 +1,284 @@
+//! Text to token ids: our own Unigram, or the crate `tokenizers` where that does not suffice, behind a
+//! small face that bounds the work, truncates as Hugging Face does and reports what it cut.
+//!
+//! Without the feature `general-tokenizers` there is only our own, and other tokenizers give
+//! [`ErrorKind::TokenizerUnsupported`].
+
+mod compact;
+#[cfg(feature = "general-tokenizers")]
+mod general;
+mod special;
+#[cfg(test)]
+mod tests;
+mod unigram;
+mod window;
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use unicode_normalization_alignments::UnicodeNormalization;
+
+use compact::Compact;
+#[cfg(feature = "general-tokenizers")]
+use general::General;
+use special::special_tokens;
+use unigram::Unigram;
+use window::{
+    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo,
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The ids of one text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoding {
+    /// Token ids, special tokens included; at most the tokenizer's `max_tokens`.
+    pub ids: Vec<u32>,
+    /// How many tokens the text has without truncation, special tokens included. Exact for texts
+    /// of up to [`Tokenizer::window_chars`] characters; of longer ones only the beginning is read,
+    /// and this counts what was read: at least `max_tokens + 1`, and a lower bound of the text's
+    /// count. [`Tokenizer::count_tokens`] reads everything.
+    pub token_count: usize,
+}
+
+impl Encoding {
+    /// Whether tokens were cut off to fit the model.
+    pub fn is_truncated(&self) -> bool {
+        self.ids.len() < self.token_count
+    }
+}
+
+/// Turns text into token ids, prefix and special tokens included.
+///
+/// Text with conjoining jamo (Hangul in NFD, as macOS file names have it) is composed to NFC first,
+/// so that both spellings get the same ids whatever the tokenizer's own normalizer does.
+pub struct Tokenizer {
+    kind: Kind,
+    prefix: String,
+    max_tokens: usize,
+    /// Special tokens before and after the text's own, such as `[CLS]` and `[SEP]`.
+    leading: Vec<u32>,
+    trailing: Vec<u32>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, or what [`compact`] made of one. `prefix` is put before every
+    /// text; `max_tokens` is the most ids that [`encode`](Self::encode) returns. Truncation and
+    /// padding that the file itself asks for are ignored.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TokenizerInvalid`] if the file is not a tokenizer of a kind that munjang runs
+    /// (Unigram, WordPiece, BPE), or if its special tokens alone exceed `max_tokens`;
+    /// [`ErrorKind::TokenizerUnsupported`] if it is of such a kind, but this build leaves that out.
+    pub fn from_bytes(bytes: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
+        let compact = if compact::is_compact(bytes) {
+            Some(Compact::from_bytes(bytes)?)
+        } else {
+            Compact::from_json(bytes)
+        };
+        let Some(compact) = compact else {
+            return Self::from_general_json(bytes, prefix, max_tokens);
+        };
+        let Some(unigram) = Unigram::new(&compact) else {
+            return Self::from_general_json(&compact.to_json(), prefix, max_tokens);
+        };
+        Self::new(Kind::Unigram(unigram), &compact.json["post_processor"], prefix, max_tokens)
+    }
+
+    /// By way of `tokenizers`, whatever the kind.
+    #[cfg(feature = "general-tokenizers")]
+    fn from_general_json(json: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Frame {
+            #[serde(default)]
+            post_processor: Value,
+        }
+        let kind = Kind::General(Box::new(General::from_json(json)?));
+        let frame: Frame = serde_json::from_slice(json)
+            .map_err(|source| invalid(format!("cannot read the tokenizer: {source}")))?;
+        Self::new(kind, &frame.post_processor, prefix, max_tokens)
+    }
+
+    /// Tells what is a tokenizer, and would be one of a build with `tokenizers`, from what is none.
+    #[cfg(not(feature = "general-tokenizers"))]
+    fn from_general_json(json: &[u8], _prefix: &str, _max_tokens: usize) -> Result<Self> {
+        #[derive(serde::Deserialize)]
+        struct Outline {
+            model: Model,
+        }
+        #[derive(serde::Deserialize)]
+        struct Model {
+            #[serde(rename = "type", default)]
+            kind: String,
+        }
+        let outline: Outline = serde_json::from_slice(json).map_err(|source| {
+            invalid(format!("cannot read the tokenizer (tokenizer.json): {source}"))
+        })?;
+        let kind = match outline.model.kind {
+            kind if kind == "WordLevel" => return Err(word_level()),
+            // `tokenizers` can do without the name.
+            kind if kind.is_empty() => "unnamed".to_owned(),
+            kind => kind,
+        };
+        Err(Error::new(
+            ErrorKind::TokenizerUnsupported,
+            format!(
+                "the tokenizer ({kind}) asks for more than this build of munjang has: it runs Unigram \
+                 tokenizers of the common arrangement only; use a build with the feature \
+                 general-tokenizers"
+            ),
+        ))
+    }
+
+    fn new(kind: Kind, post_processor: &Value, prefix: &str, max_tokens: usize) -> Result<Self> {
+        let (mut leading, mut trailing) = (Vec::new(), Vec::new());
+        special_tokens(post_processor, &mut leading, &mut trailing)?;
+        if leading.len() + trailing.len() >= max_tokens {
+            return Err(invalid(format!(
+                "the tokenizer adds {} special tokens to a text, the model takes at most {max_tokens} tokens",
+                leading.len() + trailing.len(),
+            )));
+        }
+        let vocab_size = leading
+            .iter()
+            .chain(&trailing)
+            .map(|&id| id as usize + 1)
+            .fold(kind.vocab_size(), usize::max);
+        Ok(Tokenizer { kind, prefix: prefix.to_owned(), max_tokens, leading, trailing, vocab_size })
+    }
+
+    /// The ids of `text`: prefix, text and special tokens, cut to `max_tokens` on the right with
+    /// the special tokens kept. Time and memory are bounded by `max_tokens`, not by the text, save
+    /// for texts of almost no tokens (a million blanks), which are read whole.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TokenizerInvalid`] if the tokenizer has no way to encode it.
+    pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let room = self.max_tokens - self.leading.len() - self.trailing.len();
+        let mut chars = self.window_chars();
+        let tokens = loop {
+            let window = cut(text, chars);
+            let tokens = self.tokens(&self.prefix, window, has_conjoining_jamo(text))?;
+            if window.len() == text.len() || tokens.len() >= room + GUARD_TOKENS {
+                break tokens;
+            }
+            chars = chars.saturating_mul(WINDOW_GROWTH);
+        };
+        let kept = tokens.len().min(room);
+        let mut ids = Vec::with_capacity(self.leading.len() + kept + self.trailing.len());
+        ids.extend_from_slice(&self.leading);
+        ids.extend_from_slice(&tokens[..kept]);
+        ids.extend_from_slice(&self.trailing);
+        Ok(Encoding { ids, token_count: self.leading.len() + tokens.len() + self.trailing.len() })
+    }
+
+    /// Tokens of the whole of `text`, prefix and special tokens included, whatever the model can
+    /// take. Long texts are counted window by window, cut at blanks, so memory stays bounded; in a
+    /// run of thousands of characters without a blank each cut may add a token or two.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn count_tokens(&self, text: &str) -> Result<usize> {
+        let compose = has_conjoining_jamo(text);
+        let mut count = self.leading.len() + self.trailing.len();
+        let mut rest = text;
+        let mut prefix = self.prefix.as_str();
+        loop {
+            let window = cut(rest, COUNT_CHARS);
+            count += self.tokens(prefix, window, compose)?.len();
+            rest = &rest[window.len()..];
+            prefix = "";
+            if rest.is_empty() {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Special tokens before and after a text.
+    #[cfg(feature = "train")]
+    pub(crate) fn around(&self) -> (&[u32], &[u32]) {
+        (&self.leading, &self.trailing)
+    }
+
+    /// One more than the largest id that can come out.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The most ids that [`encode`](Self::encode) returns.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Texts of up to this many characters are always read whole.
+    pub fn window_chars(&self) -> usize {
+        (self.max_tokens + GUARD_TOKENS) * WINDOW_CHARS_PER_TOKEN
+    }
+
+    /// Checks that every id that can come out has a row in a word embedding of `rows` rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TokenizerInvalid`] naming both sizes.
+    pub fn check_vocab_size(&self, rows: usize) -> Result<()> {
+        if self.vocab_size > rows {
+            return Err(invalid(format!(
+                "the tokenizer has ids up to {}, the model's word embedding only {rows} rows (vocab_size): \
+                 they do not belong together",
+                self.vocab_size - 1
+            )));
+        }
+        Ok(())
+    }
+
+    /// Ids of `prefix` and `text` without special tokens.
+    fn tokens(&self, prefix: &str, text: &str, compose: bool) -> Result<Vec<u32>> {
+        let mut input = Cow::Borrowed(text);
+        if !prefix.is_empty() {
+            input = Cow::Owned(format!("{prefix}{text}"));
+        }
+        if compose {
+            input = Cow::Owned(input.nfc().map(|(c, _)| c).collect());
+        }
+        match &self.kind {
+            Kind::Unigram(unigram) => unigram.encode(&input),
+            #[cfg(feature = "general-tokenizers")]
+            Kind::General(general) => general.encode(input),
+        }
+    }
+}
+
+/// The form of a tokenizer that is stored in a model file: smaller and quicker to load if it is a
+/// Unigram tokenizer, otherwise `json` as it is.
+pub fn compact(json: &[u8]) -> Cow<'_, [u8]> {
+    match Compact::from_json(json) {
+        Some(compact) => Cow::Owned(compact.to_bytes()),
+        None => Cow::Borrowed(json),
+    }
+}
+
+/// Who turns text into ids.
+enum Kind {
+    #[cfg(feature = "general-tokenizers")]
+    General(Box<General>),
+    Unigram(Unigram),
+}
+
+impl Kind {
+    /// One more than the largest id of the vocabulary and the added tokens.
+    fn vocab_size(&self) -> usize {
+        match self {
+            Kind::Unigram(unigram) => unigram.vocab_size(),
+            #[cfg(feature = "general-tokenizers")]
+            Kind::General(general) => general.vocab_size(),
+        }
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::TokenizerInvalid, message)
+}
+
+fn word_level() -> Error {
+    invalid("the tokenizer's model is WordLevel; expected Unigram, WordPiece or BPE".into())
+}

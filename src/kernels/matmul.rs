@@ -2,12 +2,16 @@
 //! AVX-512 and AMX, and of the `gemm` crate on other machines.
 //!
 //! Any strides are allowed, so that transposed factors need no copies. Every element of the result
-//! is summed by one thread in an order that depends on the shapes alone: same input, same bits.
+//! is summed by one thread in an order that depends on the shapes alone: same input, same bits, on one
+//! kind of machine. With `MUNJANG_PORTABLE_PRODUCTS` set in the environment the same bits come out on
+//! every machine, at a small part of the speed.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+
+use std::sync::OnceLock;
 
 use gemm::Parallelism;
 
@@ -120,6 +124,10 @@ impl<'a> Product<'a> {
         }
         assert!(n <= stride || m == 1, "rows of the result overlap");
         assert!((m - 1) * stride + n <= out.len(), "the result reaches past its slice");
+        if portable_asked() {
+            portable(self, out, stride);
+            return;
+        }
         #[cfg(target_arch = "x86_64")]
         if self.precision == Precision::Bf16 && amx::suits(self) {
             amx::write(self, out, stride);
@@ -131,6 +139,28 @@ impl<'a> Product<'a> {
             return;
         }
         general(self, out, stride);
+    }
+}
+
+/// Whether results shall not depend on the machine.
+fn portable_asked() -> bool {
+    static ASKED: OnceLock<bool> = OnceLock::new();
+    *ASKED.get_or_init(|| std::env::var_os("MUNJANG_PORTABLE_PRODUCTS").is_some())
+}
+
+/// [`Product::write`], which has checked the shapes, by its definition: 32-bit sums in the order of the
+/// inner index, without fused multiplication and addition.
+fn portable(product: &Product<'_>, out: &mut [f32], stride: usize) {
+    let Product { a, b, scale, add, .. } = *product;
+    for row in 0..a.rows {
+        for col in 0..b.cols {
+            let sum = (0..a.cols).fold(0.0f32, |sum, inner| {
+                let x = a.data[row * a.row_stride + inner * a.col_stride];
+                sum + x * b.data[inner * b.row_stride + col * b.col_stride]
+            });
+            let out = &mut out[row * stride + col];
+            *out = if add { *out + scale * sum } else { scale * sum };
+        }
     }
 }
 
@@ -202,7 +232,7 @@ mod tests {
         }
     }
 
-    /// Both ways of computing over shapes around the sizes of tiles and blocks, all four layouts of
+    /// All ways of computing over shapes around the sizes of tiles and blocks, all four layouts of
     /// the factors, gaps in the result, and any number of threads.
     #[test]
     fn products_agree_with_the_definition_in_every_layout() {
@@ -240,10 +270,11 @@ mod tests {
                     let plain = Product { scale: 0.5, add, threads, ..Product::new(a, b) };
                     // The test's values have few enough bits for bfloat16.
                     let rounded = Product { precision: Precision::Bf16, ..plain };
-                    let runs: [&dyn Fn(&mut [f32]); 3] = [
+                    let runs: [&dyn Fn(&mut [f32]); 4] = [
                         &|out| plain.write(out, stride),
                         &|out| rounded.write(out, stride),
                         &|out| general(&plain, out, stride),
+                        &|out| portable(&plain, out, stride),
                     ];
                     for (which, run) in runs.into_iter().enumerate() {
                         let mut out = vec![start; (m - 1) * stride + n];

@@ -9,6 +9,7 @@
 
 mod encoder;
 mod error;
+mod index;
 mod loader;
 
 use wasm_bindgen::prelude::*;

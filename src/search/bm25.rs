@@ -1,0 +1,313 @@
+//! BM25 over character bigrams inside words, with postings that grow and shrink.
+
+use std::collections::HashMap;
+
+use super::words::{BuildTermHasher, GramKind, for_each_gram, query_terms};
+
+/// Saturation of a term's frequency.
+const K1: f32 = 1.2;
+/// How much a passage's length counts.
+const B: f32 = 0.75;
+/// Length of a removed row.
+const REMOVED: u32 = u32::MAX;
+
+/// An inverted index of rows of text, numbered in order of insertion.
+///
+/// The score of a row is `Σ idf · tf · (k1 + 1) / (tf + k1 · (1 − b + b · length / mean length))` over
+/// the distinct terms of the query, `idf = ln((rows + 1) / (df + ½))`, with k1 = 1.2 and b = 0.75
+/// (Robertson and Zaragoza, *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009; the idf is
+/// Lucene's, which is never negative). It depends on the rows that are there, not on how they came.
+#[derive(Clone, Debug, Default)]
+pub struct Bm25 {
+    postings: HashMap<u64, Postings, BuildTermHasher>,
+    /// Terms of each row, or [`REMOVED`].
+    lengths: Vec<u32>,
+    live: usize,
+    /// Sum of the lengths of all rows that are there.
+    total: u64,
+}
+
+/// The rows of one term: for each the distance from the row before and the frequency, as numbers of 7
+/// bits a byte. A distance is doubled; its last bit says that a frequency other than 1 follows.
+#[derive(Clone, Debug, Default)]
+struct Postings {
+    bytes: Vec<u8>,
+    last: u32,
+    rows: u32,
+}
+
+/// The terms of a query, ready for any number of rows.
+#[derive(Clone, Debug)]
+pub struct QueryTerms(Vec<u64>);
+
+impl QueryTerms {
+    /// The distinct bigrams of `query`.
+    pub fn new(query: &str) -> Self {
+        QueryTerms(query_terms(query))
+    }
+
+    /// Whether `query` has no words.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Bm25 {
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rows, removed ones included.
+    pub fn rows(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Appends a row; returns its number.
+    pub fn add(&mut self, text: &str) -> usize {
+        let row = self.lengths.len() as u32;
+        let mut terms = Vec::new();
+        let mut length = 0;
+        for_each_gram(text, |gram| {
+            length += u32::from(gram.kind != GramKind::Initial);
+            if gram.kind != GramKind::Alone {
+                terms.push(gram.term);
+            }
+        });
+        terms.sort_unstable();
+        for same in terms.chunk_by(|a, b| a == b) {
+            self.postings.entry(same[0]).or_default().push(row, same.len() as u32);
+        }
+        self.lengths.push(length);
+        self.live += 1;
+        self.total += u64::from(length);
+        row as usize
+    }
+
+    /// Removes a row; its postings stay until [`compact`](Self::compact), uncounted.
+    pub fn remove(&mut self, row: usize) {
+        let length = std::mem::replace(&mut self.lengths[row], REMOVED);
+        if length != REMOVED {
+            self.live -= 1;
+            self.total -= u64::from(length);
+        }
+    }
+
+    /// Gives back the space of removed rows: those that stay move up, in their order.
+    pub fn compact(&mut self) {
+        let mut next = 0;
+        let moved: Vec<Option<u32>> = self
+            .lengths
+            .iter()
+            .map(|&length| {
+                let row = (length != REMOVED).then_some(next);
+                next += u32::from(row.is_some());
+                row
+            })
+            .collect();
+        self.postings.retain(|_, postings| {
+            let mut kept = Postings::default();
+            postings.for_each(|row, frequency| {
+                if let Some(row) = moved[row as usize] {
+                    kept.push(row, frequency);
+                }
+            });
+            kept.bytes.shrink_to_fit();
+            *postings = kept;
+            postings.rows > 0
+        });
+        self.lengths.retain(|&length| length != REMOVED);
+    }
+
+    /// Bytes held, approximately.
+    pub fn byte_len(&self) -> usize {
+        let entry = size_of::<(u64, Postings)>() + 1;
+        let bytes: usize = self.postings.values().map(|postings| postings.bytes.capacity()).sum();
+        bytes + self.postings.capacity() * entry + 4 * self.lengths.capacity()
+    }
+
+    /// Writes each row's score into `scores`, and returns their bound: `Σ idf · (k1 + 1)` over the query's
+    /// distinct terms, those that no row has too. A score divided by it compares between queries and
+    /// indexes; it is below 1.
+    pub fn score(&self, query: &QueryTerms, scores: &mut Vec<f32>) -> f32 {
+        scores.clear();
+        scores.resize(self.lengths.len(), 0.0);
+        let mean = (self.total as f64 / self.live.max(1) as f64) as f32;
+        let by_length = if mean > 0.0 { K1 * B / mean } else { 0.0 };
+        let mut bound = 0.0;
+        for term in &query.0 {
+            let postings = self.postings.get(term);
+            let df = postings.map_or(0, |postings| self.live_rows(postings));
+            let weight = idf(self.live, df) * (K1 + 1.0);
+            bound += weight;
+            let Some(postings) = postings else { continue };
+            postings.for_each(|row, frequency| {
+                let length = self.lengths[row as usize];
+                if length != REMOVED {
+                    let frequency = frequency as f32;
+                    let norm = K1 * (1.0 - B) + by_length * length as f32;
+                    scores[row as usize] += weight * (frequency / (frequency + norm));
+                }
+            });
+        }
+        bound
+    }
+
+    fn live_rows(&self, postings: &Postings) -> u32 {
+        if self.live == self.lengths.len() {
+            return postings.rows;
+        }
+        let mut live = 0;
+        postings.for_each(|row, _| live += u32::from(self.lengths[row as usize] != REMOVED));
+        live
+    }
+}
+
+impl Postings {
+    fn push(&mut self, row: u32, frequency: u32) {
+        let distance = u64::from(row - self.last);
+        self.put(distance << 1 | u64::from(frequency != 1));
+        if frequency != 1 {
+            self.put(u64::from(frequency));
+        }
+        self.last = row;
+        self.rows += 1;
+    }
+
+    fn put(&mut self, mut number: u64) {
+        while number >= 128 {
+            self.bytes.push(number as u8 | 128);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    fn for_each(&self, mut found: impl FnMut(u32, u32)) {
+        let mut bytes = self.bytes.iter();
+        let mut number = move || {
+            let mut number = 0;
+            for shift in (0..).step_by(7) {
+                let &byte = bytes.next()?;
+                number |= u64::from(byte & 127) << shift;
+                if byte < 128 {
+                    break;
+                }
+            }
+            Some(number)
+        };
+        let mut row = 0;
+        while let Some(distance) = number() {
+            row += (distance >> 1) as u32;
+            let frequency = if distance & 1 == 1 { number().unwrap_or(1) as u32 } else { 1 };
+            found(row, frequency);
+        }
+    }
+}
+
+/// How rare a term is that `df` of `rows` rows have.
+fn idf(rows: usize, df: u32) -> f32 {
+    ln((rows as f64 + 1.0) / (f64::from(df) + 0.5)) as f32
+}
+
+/// The natural logarithm of a number of at least 1, to 1e-12: the system's differ between machines.
+fn ln(x: f64) -> f64 {
+    let bits = x.to_bits();
+    let mut exponent = (bits >> 52) as i64 - 1023;
+    let mut mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
+    if mantissa > std::f64::consts::SQRT_2 {
+        mantissa /= 2.0;
+        exponent += 1;
+    }
+    // ln m = 2 · artanh((m − 1) / (m + 1)).
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let square = s * s;
+    let series = (0..8).rev().fold(0.0, |sum, i| sum * square + 1.0 / f64::from(2 * i + 1));
+    exponent as f64 * std::f64::consts::LN_2 + 2.0 * s * series
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 5] = [
+        "비가 옵니다",
+        "밖에 비가 많이 내립니다",
+        "주가가 크게 올랐다",
+        "학교에서 공부를 했다. 학교는 멀다",
+        "",
+    ];
+
+    fn index() -> Bm25 {
+        let mut index = Bm25::new();
+        TEXTS.iter().for_each(|text| {
+            index.add(text);
+        });
+        index
+    }
+
+    fn scores(index: &Bm25, query: &str) -> (Vec<f32>, f32) {
+        let mut scores = Vec::new();
+        let bound = index.score(&QueryTerms::new(query), &mut scores);
+        (scores, bound)
+    }
+
+    #[test]
+    fn as_the_formula_says() {
+        // Lengths: 비가 + 옵니 니다 = 3; 1 + 1 + 1 + 3 = 6; 2 + 1 + 2 = 5; 3 + 2 + 1 + 2 + 1 = 9; 0.
+        let (found, bound) = scores(&index(), "학교 하늘");
+        let mean = 23.0 / 5.0;
+        let idf = |df: f64| (6.0f64 / (df + 0.5)).ln();
+        let tf = 2.0;
+        let expected = idf(1.0) * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * 9.0 / mean));
+        assert!((f64::from(found[3]) - expected).abs() < 1e-6, "{} {expected}", found[3]);
+        assert!((f64::from(bound) - 2.2 * (idf(1.0) + idf(0.0))).abs() < 1e-5);
+        assert_eq!([found[0], found[1], found[2], found[4]], [0.0; 4]);
+    }
+
+    #[test]
+    fn a_word_of_one_character_finds_what_begins_with_it() {
+        let (found, _) = scores(&index(), "비");
+        assert!(found[0] > found[1] && found[1] > 0.0, "the shorter row first");
+        assert_eq!(found[2], 0.0);
+        assert!(QueryTerms::new("?! ").is_empty());
+    }
+
+    #[test]
+    fn what_was_removed_counts_for_nothing() {
+        let mut index = index();
+        let query = "비가 학교에 옵니다";
+        for text in ["비가 비가 비가", "옵니다 학교에", "학교에 비가 옵니다"] {
+            let row = index.add(text);
+            index.remove(row);
+            index.remove(row);
+        }
+        let extra = index.add("비가 옵니다 학교에");
+        let (with_dead, bound) = scores(&index, query);
+        let mut fresh = self::index();
+        fresh.add("비가 옵니다 학교에");
+        let expected = scores(&fresh, query);
+        assert_eq!(with_dead[..5], expected.0[..5]);
+        assert_eq!((with_dead[extra], bound), (expected.0[5], expected.1));
+        index.compact();
+        assert_eq!(scores(&index, query), expected);
+        assert_eq!(index.rows(), 6);
+    }
+
+    #[test]
+    fn numbers_of_every_size_are_packed() {
+        let mut postings = Postings::default();
+        let entries =
+            [(0, 1), (1, 2), (64, 127), (300, 128), (1 << 20, 1), (u32::MAX - 1, u32::MAX)];
+        entries.iter().for_each(|&(row, frequency)| postings.push(row, frequency));
+        let mut found = Vec::new();
+        postings.for_each(|row, frequency| found.push((row, frequency)));
+        assert_eq!(found, entries);
+    }
+
+    #[test]
+    fn logarithms() {
+        for x in [1.0, 1.0000001, 1.4142, 1.4143, 2.0, 3.5, 10.0, 1e3, 123_456.789, 4e9] {
+            assert!((ln(x) - f64::ln(x)).abs() <= 1e-11 * f64::ln(x).abs().max(1.0), "{x}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// The non-linearity of the feed-forward layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,13 +91,13 @@ impl ModelConfig {
     /// Checks every field against [`limits`] and the others.
     ///
     /// # Errors
-    /// [`ErrorKind::ConfigInvalid`], naming the field, its value and what was expected.
+    /// [`ErrorKind::ConfigInvalid`](crate::ErrorKind::ConfigInvalid), naming the field, its value and what was expected.
     pub fn validate(&self) -> Result<()> {
         let in_range = |name: &str, value: usize, max: usize| {
             if (1..=max).contains(&value) {
                 Ok(())
             } else {
-                Err(invalid(format!("{name} is {value}; expected 1 to {max}")))
+                Err(Error::config_invalid(format!("{name} is {value}; expected 1 to {max}")))
             }
         };
         in_range("vocab_size", self.vocab_size, limits::VOCAB_SIZE)?;
@@ -111,20 +111,20 @@ impl ModelConfig {
             limits::MAX_POSITION_EMBEDDINGS,
         )?;
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return Err(invalid(format!(
+            return Err(Error::config_invalid(format!(
                 "hidden_size {} is not a multiple of num_attention_heads {}",
                 self.hidden_size, self.num_attention_heads
             )));
         }
         in_range("hidden_size / num_attention_heads", self.head_size(), limits::HEAD_SIZE)?;
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.0) {
-            return Err(invalid(format!(
+            return Err(Error::config_invalid(format!(
                 "layer_norm_eps is {}; expected a finite number of at least 0",
                 self.layer_norm_eps
             )));
         }
         if self.prefix.len() > limits::PREFIX_BYTES {
-            return Err(invalid(format!(
+            return Err(Error::config_invalid(format!(
                 "prefix has {} bytes; at most {} are allowed",
                 self.prefix.len(),
                 limits::PREFIX_BYTES
@@ -132,8 +132,4 @@ impl ModelConfig {
         }
         Ok(())
     }
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::ConfigInvalid, format!("invalid model config: {message}"))
 }

@@ -64,7 +64,8 @@ impl ErrorKind {
 }
 
 /// An error with a kind, a message for people (what was wrong, with which input, what to do) and,
-/// where one exists, the underlying error as [`source`](std::error::Error::source).
+/// where one exists, the underlying error as [`source`](std::error::Error::source). Shown by `{}` it
+/// leaves out the source, by `{:#}` it ends with it.
 pub struct Error {
     kind: ErrorKind,
     message: String,
@@ -89,15 +90,15 @@ impl Error {
         self
     }
 
-    /// An I/O error that names what was being done, such as `"cannot read model.munjang"`.
-    pub fn io(what: impl fmt::Display, source: std::io::Error) -> Self {
-        Error::new(ErrorKind::Io, format!("{what}: {source}")).with_source(source)
+    /// The same error in other words: kind and cause stay.
+    #[cfg(feature = "train")]
+    pub(crate) fn reworded(self, message: impl Into<String>) -> Self {
+        Error { message: message.into(), ..self }
     }
 
-    /// [`ErrorKind::InputInvalid`].
-    #[cfg(feature = "cli")]
-    pub(crate) fn input_invalid(message: impl Into<String>) -> Self {
-        Error::new(ErrorKind::InputInvalid, message)
+    /// An I/O error that names what was being done, such as `"cannot read model.munjang"`.
+    pub fn io(what: impl fmt::Display, source: std::io::Error) -> Self {
+        Error::new(ErrorKind::Io, what.to_string()).with_source(source)
     }
 
     /// The kind to branch on.
@@ -111,24 +112,81 @@ impl Error {
     }
 }
 
+/// Errors of one kind, by the code that it has.
+macro_rules! of_kinds {
+    ($($name:ident $kind:ident)*) => {
+        // Which of them are used depends on the features.
+        #[allow(dead_code)]
+        impl Error {
+            $(pub(crate) fn $name(message: impl Into<String>) -> Self {
+                Error::new(ErrorKind::$kind, message)
+            })*
+
+            /// [`ErrorKind::DataInvalid`] in one line of a file.
+            pub(crate) fn in_line(file: &str, line: usize, what: impl fmt::Display) -> Self {
+                Error::data_invalid(format!("{file}:{line}: {what}"))
+            }
+        }
+    };
+}
+
+of_kinds! {
+    weights_truncated WeightsTruncated
+    weights_malformed WeightsMalformed
+    weights_mismatch WeightsMismatch
+    config_invalid ConfigInvalid
+    checkpoint_invalid CheckpointInvalid
+    checkpoint_unsupported CheckpointUnsupported
+    tokenizer_invalid TokenizerInvalid
+    tokenizer_unsupported TokenizerUnsupported
+    input_invalid InputInvalid
+    data_invalid DataInvalid
+    index_invalid IndexInvalid
+    non_finite NonFinite
+}
+
+/// `{}` is what was wrong, with which input and what to do; `{:#}` appends the causes, each after
+/// a colon, for those who print one line.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.message)?;
+        if f.alternate() {
+            let mut cause = std::error::Error::source(self);
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.message, self.code())?;
-        if let Some(source) = &self.source {
-            write!(f, " (caused by: {source})")?;
-        }
-        Ok(())
+        write!(f, "{self:#} [{}]", self.code())
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such thing");
+        let inner = Error::io("cannot read x", cause);
+        assert_eq!(inner.to_string(), "cannot read x");
+        assert_eq!(format!("{inner:#}"), "cannot read x: no such thing");
+        assert_eq!(format!("{inner:?}"), "cannot read x: no such thing [io]");
+        let outer = Error::data_invalid("y is not usable").with_source(inner);
+        assert_eq!(format!("{outer}"), "y is not usable");
+        assert_eq!(format!("{outer:#}"), "y is not usable: cannot read x: no such thing");
+        assert_eq!(Error::in_line("a.tsv", 3, "bad").to_string(), "a.tsv:3: bad");
     }
 }

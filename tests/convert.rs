@@ -79,7 +79,7 @@ impl Copy {
         let error = self.read().expect_err(code);
         assert_eq!(error.code(), code, "{error}");
         for part in parts {
-            assert!(error.to_string().contains(part), "{part:?} is not in: {error}");
+            assert!(format!("{error:#}").contains(part), "{part:?} is not in: {error}");
         }
     }
 }

@@ -38,7 +38,7 @@ fn data_of(file: &[u8], name: &str) -> std::ops::Range<usize> {
 fn assert_error(bytes: Vec<u8>, kind: ErrorKind, message: &str) {
     let error = error_of(bytes);
     assert_eq!(error.kind(), kind, "{error}");
-    assert!(error.to_string().contains(message), "{error} does not say {message:?}");
+    assert!(format!("{error:#}").contains(message), "{error:#} does not say {message:?}");
 }
 
 #[test]

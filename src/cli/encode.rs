@@ -1,6 +1,5 @@
 //! `munjang encode`: lines of standard input to embeddings.
 
-use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use super::args::ModelArg;
 use super::lines::{LINES_PER_BATCH, Lines};
 use super::output::{cannot_write, spinner};
 use crate::error::{Error, Result};
+use crate::files::PendingFile;
 
 /// Arguments of `munjang encode`.
 #[derive(Args)]
@@ -30,7 +30,7 @@ pub fn run(args: EncodeArgs) -> Result<()> {
     let encoder = args.model.load()?;
     let hidden = encoder.config().hidden_size;
     let mut sink = match &args.output {
-        None => Sink::Lines(Box::new(BufWriter::new(io::stdout()))),
+        None => Sink::Stdout(BufWriter::new(io::stdout())),
         Some(path) => Sink::create(path, hidden)?,
     };
     let progress = spinner("lines");
@@ -52,7 +52,7 @@ pub fn run(args: EncodeArgs) -> Result<()> {
         cut += encoded.truncated.iter().filter(|&&truncated| truncated).count();
         progress.set_position(total as u64);
     }
-    sink.finish(args.output.as_deref(), total, hidden)?;
+    sink.finish(total, hidden)?;
     progress.finish_and_clear();
     if cut > 0 {
         eprintln!(
@@ -65,12 +65,9 @@ pub fn run(args: EncodeArgs) -> Result<()> {
 
 /// Where embeddings go.
 enum Sink {
-    Lines(Box<dyn Write>),
-    /// Written under another name until complete.
-    Npy {
-        file: BufWriter<File>,
-        partial: PathBuf,
-    },
+    Stdout(BufWriter<io::Stdout>),
+    Jsonl(PendingFile),
+    Npy(PendingFile),
 }
 
 /// Length of the .npy header, fixed so that the number of rows can be filled in at the end.
@@ -78,19 +75,13 @@ const NPY_HEADER_BYTES: usize = 128;
 
 impl Sink {
     fn create(path: &Path, hidden: usize) -> Result<Self> {
-        let create = |path: &Path| {
-            File::create(path)
-                .map(BufWriter::new)
-                .map_err(|source| Error::io(format!("cannot write {}", path.display()), source))
-        };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("npy") => {
-                let partial = path.with_extension("npy.partial");
-                let mut file = create(&partial)?;
+                let mut file = PendingFile::create(path)?;
                 file.write_all(&npy_header(0, hidden)).map_err(cannot_write)?;
-                Ok(Sink::Npy { file, partial })
+                Ok(Sink::Npy(file))
             }
-            Some("jsonl") => Ok(Sink::Lines(Box::new(create(path)?))),
+            Some("jsonl") => Ok(Sink::Jsonl(PendingFile::create(path)?)),
             _ => Err(Error::input_invalid(format!(
                 "--output {}: expected a name that ends in .npy or .jsonl",
                 path.display()
@@ -99,39 +90,39 @@ impl Sink {
     }
 
     fn write(&mut self, embedding: &[f32], tokens: u32, truncated: bool) -> Result<()> {
-        match self {
-            Sink::Lines(out) => {
-                let embedding = serde_json::to_string(embedding).expect("numbers become JSON");
-                writeln!(
-                    out,
-                    "{{\"embedding\":{embedding},\"tokens\":{tokens},\"truncated\":{truncated}}}"
-                )
+        let out: &mut dyn Write = match self {
+            Sink::Stdout(out) => out,
+            Sink::Jsonl(file) => file,
+            Sink::Npy(file) => {
+                return embedding
+                    .iter()
+                    .try_for_each(|value| file.write_all(&value.to_le_bytes()))
+                    .map_err(cannot_write);
             }
-            Sink::Npy { file, .. } => {
-                embedding.iter().try_for_each(|value| file.write_all(&value.to_le_bytes()))
-            }
-        }
-        .map_err(cannot_write)
+        };
+        let embedding = serde_json::to_string(embedding).expect("numbers become JSON");
+        writeln!(out, "{{\"embedding\":{embedding},\"tokens\":{tokens},\"truncated\":{truncated}}}")
+            .map_err(cannot_write)
     }
 
+    /// Whoever reads along sees what was written so far; a file is seen when it is complete.
     fn flush(&mut self) -> Result<()> {
         match self {
-            Sink::Lines(out) => out.flush(),
-            Sink::Npy { file, .. } => file.flush(),
+            Sink::Stdout(out) => out.flush().map_err(cannot_write),
+            Sink::Jsonl(_) | Sink::Npy(_) => Ok(()),
         }
-        .map_err(cannot_write)
     }
 
-    fn finish(mut self, path: Option<&Path>, rows: usize, hidden: usize) -> Result<()> {
-        self.flush()?;
-        if let (Sink::Npy { mut file, partial }, Some(path)) = (self, path) {
-            file.seek(SeekFrom::Start(0)).map_err(cannot_write)?;
-            file.write_all(&npy_header(rows, hidden)).map_err(cannot_write)?;
-            file.flush().map_err(cannot_write)?;
-            std::fs::rename(partial, path)
-                .map_err(|source| Error::io(format!("cannot write {}", path.display()), source))?;
+    fn finish(self, rows: usize, hidden: usize) -> Result<()> {
+        match self {
+            Sink::Stdout(mut out) => out.flush().map_err(cannot_write),
+            Sink::Jsonl(file) => file.finish(),
+            Sink::Npy(mut file) => {
+                file.seek(SeekFrom::Start(0)).map_err(cannot_write)?;
+                file.write_all(&npy_header(rows, hidden)).map_err(cannot_write)?;
+                file.finish()
+            }
         }
-        Ok(())
     }
 }
 

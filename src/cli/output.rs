@@ -43,7 +43,7 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
         // Whoever read our output has seen enough; that is not an error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error[{}]: {error}", error.code());
+            eprintln!("error[{}]: {error:#}", error.code());
             ExitCode::FAILURE
         }
     }

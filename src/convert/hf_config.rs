@@ -42,7 +42,7 @@ impl HfConfig {
         let file = path.display().to_string();
         let fields: Map<String, Value> =
             serde_json::from_slice(&read_file(path)?).map_err(|source| {
-                invalid(format!("{file} is not a JSON object: {source}")).with_source(source)
+                invalid(format!("{file} is not a JSON object")).with_source(source)
             })?;
         Fields { file, fields }.parse()
     }

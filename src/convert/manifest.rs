@@ -51,11 +51,8 @@ impl Manifest {
     /// not one, [`ErrorKind::WeightsMismatch`] if the model file is another.
     pub fn read_model(path: &Path) -> Result<(PathBuf, Vec<u8>)> {
         let manifest: Manifest = serde_json::from_slice(&read_file(path)?).map_err(|source| {
-            Error::new(
-                ErrorKind::DataInvalid,
-                format!("{} is not a manifest: {source}", path.display()),
-            )
-            .with_source(source)
+            Error::new(ErrorKind::DataInvalid, format!("{} is not a manifest", path.display()))
+                .with_source(source)
         })?;
         if Path::new(&manifest.file).components().count() != 1 {
             return Err(Error::new(

@@ -262,8 +262,7 @@ fn stored_pooling(dir: &Path) -> Result<Pooling> {
     }
     let config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(&read_file(&path)?).map_err(|source| {
-            invalid(format!("{} is not a JSON object: {source}", path.display()))
-                .with_source(source)
+            invalid(format!("{} is not a JSON object", path.display())).with_source(source)
         })?;
     let modes: Vec<&str> = config
         .iter()

@@ -165,7 +165,7 @@ impl File {
         let bytes = read_file(&path)?;
         let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|source| {
             invalid(format!(
-                "{} ({} bytes) is not a whole safetensors file: {source}; download or save it again",
+                "{} ({} bytes) is not a whole safetensors file; download or save it again",
                 path.display(),
                 bytes.len()
             ))
@@ -182,8 +182,7 @@ fn shard_names(path: &Path) -> Result<Vec<String>> {
         weight_map: HashMap<String, String>,
     }
     let index: Index = serde_json::from_slice(&read_file(path)?).map_err(|source| {
-        invalid(format!("{} is not a safetensors index: {source}", path.display()))
-            .with_source(source)
+        invalid(format!("{} is not a safetensors index", path.display())).with_source(source)
     })?;
     let mut names: Vec<String> = index.weight_map.into_values().collect();
     names.sort_unstable();

@@ -21,7 +21,7 @@ const MAX_HEADER_BYTES: u64 = 1 << 20;
 pub(super) const MAX_FLOAT: f32 = 1e4;
 
 pub(super) fn malformed(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::WeightsMalformed, format!("not a usable model file: {}", message.into()))
+    Error::weights_malformed(format!("not a usable model file: {}", message.into()))
 }
 
 pub(super) fn mismatch(message: String) -> Error {
@@ -60,7 +60,7 @@ pub(super) fn read_header(bytes: &[u8]) -> Result<(usize, Metadata)> {
             Some(end) if bytes.len() - start > end => {
                 malformed(format!("{} bytes follow its last tensor", bytes.len() - start - end))
             }
-            _ => malformed(format!("its header is not valid: {source}")),
+            _ => malformed("its header is not valid"),
         }
         .with_source(source)),
     }
@@ -111,11 +111,8 @@ pub(super) fn read_config(metadata: &Metadata) -> Result<ModelConfig> {
     }
     let config: ModelConfig =
         serde_json::from_str(metadata_value(metadata, "config")?).map_err(|source| {
-            Error::new(
-                ErrorKind::ConfigInvalid,
-                format!("cannot read the model's config: {source}"),
-            )
-            .with_source(source)
+            Error::new(ErrorKind::ConfigInvalid, "cannot read the model's config")
+                .with_source(source)
         })?;
     config.validate()?;
     Ok(config)

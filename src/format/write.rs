@@ -189,7 +189,7 @@ fn to_value(value: &impl serde::Serialize) -> Result<serde_json::Value> {
 }
 
 fn json_error(source: serde_json::Error) -> Error {
-    malformed(format!("cannot write its header: {source}")).with_source(source)
+    malformed("cannot write its header").with_source(source)
 }
 
 fn check_shape(name: &str, matrix: &Matrix, rows: usize, cols: usize) -> Result<()> {

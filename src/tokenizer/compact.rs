@@ -14,8 +14,7 @@
 
 use serde_json::Value;
 
-use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Begins every compact tokenizer.
 const MAGIC: &[u8; 7] = b"MJTOK\0\0";
@@ -128,7 +127,9 @@ impl Compact {
 
     /// Reads what [`to_bytes`](Self::to_bytes) wrote, trusting nothing.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: &str| invalid(format!("the compact tokenizer is damaged: {what}"));
+        let damaged = |what: &str| {
+            Error::tokenizer_invalid(format!("the compact tokenizer is damaged: {what}"))
+        };
         let newer =
             || damaged("unknown version; the model file is newer than this build of munjang");
         let mut rest = bytes.strip_prefix(MAGIC).ok_or_else(newer)?;
@@ -140,7 +141,7 @@ impl Compact {
         let json_len = take_u32(&mut rest).ok_or_else(|| damaged("it ends early"))? as usize;
         let json = take(&mut rest, json_len).ok_or_else(|| damaged("it ends in its JSON"))?;
         let json: Value = serde_json::from_slice(json)
-            .map_err(|source| damaged(&format!("its JSON: {source}")).with_source(source))?;
+            .map_err(|source| damaged("its JSON").with_source(source))?;
         let count = take_u32(&mut rest).ok_or_else(|| damaged("it ends early"))? as usize;
         // Ten bytes a piece are certain, so this also bounds what is allocated below.
         if count > MAX_PIECES || count * 10 > rest.len() {

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use tokenizers::models::ModelWrapper;
 
-use super::{invalid, word_level};
-use crate::error::Result;
+use super::word_level;
+use crate::error::{Error, Result};
 
 /// A tokenizer of `tokenizers`, its own truncation and padding switched off.
 pub(super) struct General(tokenizers::Tokenizer);
@@ -13,13 +13,17 @@ pub(super) struct General(tokenizers::Tokenizer);
 impl General {
     pub(super) fn from_json(json: &[u8]) -> Result<Self> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|source| {
-            invalid(format!("cannot read the tokenizer (tokenizer.json): {source}"))
+            Error::tokenizer_invalid(format!(
+                "cannot read the tokenizer (tokenizer.json): {source}"
+            ))
         })?;
         if matches!(inner.get_model(), ModelWrapper::WordLevel(_)) {
             return Err(word_level());
         }
         inner.with_truncation(None).map_err(|source| {
-            invalid(format!("cannot switch off the tokenizer's own truncation: {source}"))
+            Error::tokenizer_invalid(format!(
+                "cannot switch off the tokenizer's own truncation: {source}"
+            ))
         })?;
         inner.with_padding(None);
         Ok(General(inner))
@@ -35,10 +39,9 @@ impl General {
 
     /// The ids of `text`, without special tokens around it.
     pub(super) fn encode(&self, text: Cow<'_, str>) -> Result<Vec<u32>> {
-        let encoding = self
-            .0
-            .encode_fast(text, false)
-            .map_err(|source| invalid(format!("cannot tokenize a text: {source}")))?;
+        let encoding = self.0.encode_fast(text, false).map_err(|source| {
+            Error::tokenizer_invalid(format!("cannot tokenize a text: {source}"))
+        })?;
         Ok(encoding.get_ids().to_vec())
     }
 }

@@ -2,7 +2,7 @@
 //! small face that bounds the work, truncates as Hugging Face does and reports what it cut.
 //!
 //! Without the feature `general-tokenizers` there is only our own, and other tokenizers give
-//! [`ErrorKind::TokenizerUnsupported`].
+//! [`ErrorKind::TokenizerUnsupported`](crate::ErrorKind::TokenizerUnsupported).
 
 mod compact;
 #[cfg(feature = "general-tokenizers")]
@@ -27,7 +27,7 @@ use window::{
     COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo,
 };
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// The ids of one text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +68,9 @@ impl Tokenizer {
     /// padding that the file itself asks for are ignored.
     ///
     /// # Errors
-    /// [`ErrorKind::TokenizerInvalid`] if the file is not a tokenizer of a kind that munjang runs
+    /// [`ErrorKind::TokenizerInvalid`](crate::ErrorKind::TokenizerInvalid) if the file is not a tokenizer of a kind that munjang runs
     /// (Unigram, WordPiece, BPE), or if its special tokens alone exceed `max_tokens`;
-    /// [`ErrorKind::TokenizerUnsupported`] if it is of such a kind, but this build leaves that out.
+    /// [`ErrorKind::TokenizerUnsupported`](crate::ErrorKind::TokenizerUnsupported) if it is of such a kind, but this build leaves that out.
     pub fn from_bytes(bytes: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
         let compact = if compact::is_compact(bytes) {
             Some(Compact::from_bytes(bytes)?)
@@ -95,8 +95,9 @@ impl Tokenizer {
             post_processor: Value,
         }
         let kind = Kind::General(Box::new(General::from_json(json)?));
-        let frame: Frame = serde_json::from_slice(json)
-            .map_err(|source| invalid(format!("cannot read the tokenizer: {source}")))?;
+        let frame: Frame = serde_json::from_slice(json).map_err(|source| {
+            Error::tokenizer_invalid(format!("cannot read the tokenizer: {source}"))
+        })?;
         Self::new(kind, &frame.post_processor, prefix, max_tokens)
     }
 
@@ -113,7 +114,9 @@ impl Tokenizer {
             kind: String,
         }
         let outline: Outline = serde_json::from_slice(json).map_err(|source| {
-            invalid(format!("cannot read the tokenizer (tokenizer.json): {source}"))
+            Error::tokenizer_invalid(format!(
+                "cannot read the tokenizer (tokenizer.json): {source}"
+            ))
         })?;
         let kind = match outline.model.kind {
             kind if kind == "WordLevel" => return Err(word_level()),
@@ -121,21 +124,18 @@ impl Tokenizer {
             kind if kind.is_empty() => "unnamed".to_owned(),
             kind => kind,
         };
-        Err(Error::new(
-            ErrorKind::TokenizerUnsupported,
-            format!(
-                "the tokenizer ({kind}) asks for more than this build of munjang has: it runs Unigram \
+        Err(Error::tokenizer_unsupported(format!(
+            "the tokenizer ({kind}) asks for more than this build of munjang has: it runs Unigram \
                  tokenizers of the common arrangement only; use a build with the feature \
                  general-tokenizers"
-            ),
-        ))
+        )))
     }
 
     fn new(kind: Kind, post_processor: &Value, prefix: &str, max_tokens: usize) -> Result<Self> {
         let (mut leading, mut trailing) = (Vec::new(), Vec::new());
         special_tokens(post_processor, &mut leading, &mut trailing)?;
         if leading.len() + trailing.len() >= max_tokens {
-            return Err(invalid(format!(
+            return Err(Error::tokenizer_invalid(format!(
                 "the tokenizer adds {} special tokens to a text, the model takes at most {max_tokens} tokens",
                 leading.len() + trailing.len(),
             )));
@@ -153,7 +153,7 @@ impl Tokenizer {
     /// for texts of almost no tokens (a million blanks), which are read whole.
     ///
     /// # Errors
-    /// [`ErrorKind::TokenizerInvalid`] if the tokenizer has no way to encode it.
+    /// [`ErrorKind::TokenizerInvalid`](crate::ErrorKind::TokenizerInvalid) if the tokenizer has no way to encode it.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         let room = self.max_tokens - self.leading.len() - self.trailing.len();
         let mut chars = self.window_chars();
@@ -219,10 +219,10 @@ impl Tokenizer {
     /// Checks that every id that can come out has a row in a word embedding of `rows` rows.
     ///
     /// # Errors
-    /// [`ErrorKind::TokenizerInvalid`] naming both sizes.
+    /// [`ErrorKind::TokenizerInvalid`](crate::ErrorKind::TokenizerInvalid) naming both sizes.
     pub fn check_vocab_size(&self, rows: usize) -> Result<()> {
         if self.vocab_size > rows {
-            return Err(invalid(format!(
+            return Err(Error::tokenizer_invalid(format!(
                 "the tokenizer has ids up to {}, the model's word embedding only {rows} rows (vocab_size): \
                  they do not belong together",
                 self.vocab_size - 1
@@ -275,10 +275,8 @@ impl Kind {
     }
 }
 
-fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::TokenizerInvalid, message)
-}
-
 fn word_level() -> Error {
-    invalid("the tokenizer's model is WordLevel; expected Unigram, WordPiece or BPE".into())
+    Error::tokenizer_invalid(
+        "the tokenizer's model is WordLevel; expected Unigram, WordPiece or BPE",
+    )
 }

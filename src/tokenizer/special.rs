@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::invalid;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The special tokens that a `post_processor` puts before and after a single text. `tokenizers` can
 /// be asked for them only by a call that panics if the file names one that it does not define.
@@ -12,7 +11,8 @@ pub(super) fn special_tokens(
     leading: &mut Vec<u32>,
     trailing: &mut Vec<u32>,
 ) -> Result<()> {
-    let unreadable = |what: &str| invalid(format!("the tokenizer's post_processor {what}"));
+    let unreadable =
+        |what: &str| Error::tokenizer_invalid(format!("the tokenizer's post_processor {what}"));
     let as_id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
     if post_processor.is_null() {
         return Ok(());

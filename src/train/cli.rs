@@ -118,10 +118,8 @@ fn device() -> Result<Device> {
     Device::new_cuda(0).map_err(|source| {
         Error::new(
             ErrorKind::InputInvalid,
-            format!(
-                "this program trains on an NVIDIA GPU and finds none ({source}); build it with \
-                 --features train, without cuda, to train on the CPU"
-            ),
+            "this program trains on an NVIDIA GPU and finds none; build it with \
+             --features train, without cuda, to train on the CPU",
         )
         .with_source(source)
     })

@@ -110,7 +110,7 @@ impl Run {
             None if matches!(error.kind(), ErrorKind::DataInvalid | ErrorKind::Io) => return error,
             None => format!("{}: {text}", self.recipe.place(stage)),
         };
-        Error::new(error.kind(), text).with_source(error)
+        error.reworded(text)
     }
 
     /// Whether the models have the layers that the recipe speaks of, before hours are spent on it.
@@ -697,7 +697,7 @@ impl Run {
                 Error::new(
                     ErrorKind::NonFinite,
                     format!(
-                        "stage {:?}, step {at}: {error}; the batch begins with {}. The last good \
+                        "stage {:?}, step {at}: {error:#}; the batch begins with {}. The last good \
                          checkpoint is kept: lower the learning rate, or look at these rows",
                         stage.name,
                         first.join(", ")

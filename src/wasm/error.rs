@@ -7,7 +7,7 @@ use crate::error::Error;
 
 /// A JavaScript `Error` with the message of `error` and its `code`.
 pub(super) fn to_js(error: Error) -> JsValue {
-    coded(error.code(), &error.to_string())
+    coded(error.code(), &format!("{error:#}"))
 }
 
 /// A JavaScript `Error` with a `code` that only this binding gives.

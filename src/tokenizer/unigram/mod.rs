@@ -12,11 +12,10 @@ mod tree;
 use serde_json::Value;
 
 use super::compact::Compact;
-use super::invalid;
 use normalize::{Step, normalize, read_normalizer};
 use tree::{NO_PIECE, Tree};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Stands for a blank in pieces, and begins every word.
 const WORD_START: char = '▁';
@@ -143,7 +142,7 @@ impl Unigram {
     /// of the additions is that of `tokenizers`, so that ties and rounding fall the same way.
     fn encode_word(&self, word: &str, lattice: &mut Vec<Best>, ids: &mut Vec<u32>) -> Result<()> {
         if u32::try_from(word.len()).is_err() {
-            return Err(invalid("a word of 4 GiB".into()));
+            return Err(Error::tokenizer_invalid("a word of 4 GiB"));
         }
         let word_at = ids.len();
         // Places from `base` on; there all that lies before is decided and written to `ids`.

@@ -23,8 +23,7 @@ use crate::error::{Error, ErrorKind};
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Error::new(ErrorKind::InputInvalid, format!("tensor operation failed: {error}"))
-            .with_source(error)
+        Error::new(ErrorKind::InputInvalid, "a tensor operation failed").with_source(error)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the file.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path)
         .map_err(|source| Error::io(format!("cannot read {}", path.display()), source))
 }
@@ -20,7 +20,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the folder.
 #[cfg(feature = "train")]
-pub(crate) fn make_folder(path: &Path) -> Result<()> {
+pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path)
         .map_err(|source| Error::io(format!("cannot make the folder {}", path.display()), source))
 }
@@ -29,7 +29,7 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the file.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = PendingFile::create(path)?;
     file.write_all(bytes).map_err(|source| cannot_write(path, source))?;
     file.finish()
@@ -38,7 +38,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A file that lies under another name until it is complete and on the disk, and is then renamed:
 /// after a crash or on a full disk the old file is still there. Dropped before that it leaves
 /// nothing.
-pub(crate) struct PendingFile {
+pub struct PendingFile {
     path: PathBuf,
     partial: PathBuf,
     /// `None` once renamed.
@@ -50,7 +50,7 @@ impl PendingFile {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the file.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -62,7 +62,7 @@ impl PendingFile {
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the file.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<()> {
         let rename = |out: &mut BufWriter<File>| -> io::Result<()> {
             out.flush()?;
             out.get_ref().sync_all()?;

@@ -46,7 +46,8 @@ mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
 #[cfg(feature = "cli")]
-mod files;
+#[doc(hidden)]
+pub mod files;
 pub mod format;
 pub mod kernels;
 pub mod model;

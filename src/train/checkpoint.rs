@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, View};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::read;
-pub(super) use crate::files::write_atomically;
+pub use crate::files::write_atomically;
 use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 struct Raw<'a> {

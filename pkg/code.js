@@ -1,6 +1,6 @@
 // The encoder's code: which of its WebAssembly files this engine can run; fetched and compiled where
 // the caller is, while its worker is still starting, and handed to every worker as a compiled module.
-import { isNode, nodeModule } from './environment.js';
+import { isNode, nodeModule, webAssembly } from './environment.js';
 import { MunjangError } from './errors.js';
 
 const URLS = {
@@ -28,11 +28,8 @@ const RELAXED = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0
  * @returns {'simd128' | 'relaxed'}
  */
 export function chooseBuild(wanted) {
-  if (wanted !== undefined && wanted !== 'simd128' && wanted !== 'relaxed') {
-    throw new MunjangError('input_invalid', `build is ${String(wanted)}; expected 'simd128' or 'relaxed'.`);
-  }
-  const runs = (bytes) => WebAssembly.validate(new Uint8Array(bytes));
-  if (typeof WebAssembly !== 'object' || !runs(SIMD128)) {
+  const runs = (bytes) => webAssembly()?.validate(new Uint8Array(bytes)) ?? false;
+  if (!runs(SIMD128)) {
     throw new MunjangError('unsupported_browser',
       'This browser has no WebAssembly SIMD. Use Chrome or Edge 91, Firefox 89, Safari 16.4, Node 20, or newer.');
   }
@@ -47,10 +44,11 @@ export function chooseBuild(wanted) {
 /**
  * @param {'simd128' | 'relaxed'} build
  * @param {boolean} [general]
+ * @param {string} [folder] address of the folder that holds the files, where they do not lie beside the code
  * @returns {Promise<WebAssembly.Module>}
  */
-export async function compileCode(build, general = false) {
-  const url = (general ? GENERAL_URLS : URLS)[build]();
+export async function compileCode(build, general = false, folder = undefined) {
+  const url = addressOf(build, general, folder);
   if (isNode && url.protocol === 'file:') {
     const { readFile } = await nodeModule('node:fs/promises');
     try {
@@ -79,10 +77,30 @@ export async function compileCode(build, general = false) {
   }
 }
 
+function addressOf(build, general, folder) {
+  if (folder !== undefined) {
+    const name = `munjang${general ? '_general' : ''}_${build === 'relaxed' ? 'relaxed' : 'simd'}.wasm`;
+    return new URL(name, folder.endsWith('/') ? folder : `${folder}/`);
+  }
+  try {
+    return (general ? GENERAL_URLS : URLS)[build]();
+  } catch (cause) {
+    throw new MunjangError('wasm_unavailable', NO_ADDRESS, { cause });
+  }
+}
+
+/** Bundles of other formats than ES modules do not know where they lie. */
+const NO_ADDRESS = "The encoder's code has no address: this bundle lost import.meta.url. Bundle as ES modules (format 'esm'), or copy the "
+  + 'package beside the bundle and give { wasmUrl, workerUrl, modelUrl }.';
+
 /**
  * @param {string | URL} where
  * @param {any} cause
  */
 const unavailable = (where, cause) => new MunjangError('wasm_unavailable',
-  `The encoder's code could not be loaded from ${where}: ${cause?.message ?? cause}. Serve the package's wasm/ folder `
-    + "beside its JavaScript, and allow 'wasm-unsafe-eval' if the page has a Content-Security-Policy.", { cause });
+  `The encoder's code could not be loaded from ${where}: ${cause?.message ?? cause}. ${
+    // What browsers say about a policy that forbids compiling.
+    /Content Security Policy|unsafe-eval|CSP/i.test(String(cause?.message)) || cause?.name === 'EvalError'
+      ? "The page's Content-Security-Policy must allow 'wasm-unsafe-eval' in script-src."
+      : "Serve the package's wasm/ folder beside its JavaScript, or give its address as wasmUrl (bundlers that do not follow new URL(…), as "
+        + "esbuild and Rollup, leave it behind); a page with a Content-Security-Policy must allow 'wasm-unsafe-eval'."}`, { cause });

@@ -3,10 +3,10 @@ import { now } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
 import { openModel, sendModel } from './loader.js';
+import { checkCallOptions, sideOf, textsOf } from './options.js';
 import { Scheduler } from './schedule.js';
+import { similarityMatrix } from './similarity.js';
 
-// Only its first few hundred words count, and a copy of it must fit into the instance's memory.
-const MAX_TEXT_LENGTH = 2 ** 24;
 const MAKE = Symbol('make');
 
 /**
@@ -24,8 +24,6 @@ export class SentenceEncoder {
   /** Set while lanes are being opened. */
   #opening;
   #disposed = false;
-  /** Whether the model may still be on its way into the cache. */
-  #keeping = false;
 
   constructor(key, request) {
     if (key !== MAKE) throw new MunjangError('input_invalid', 'Use loadEncoder() to make a SentenceEncoder.');
@@ -48,14 +46,14 @@ export class SentenceEncoder {
     return this.#info;
   }
 
-  async encode(input, options = {}) {
+  async encode(input, options) {
     const texts = textsOf(input);
     const embeddings = new Array(texts.length);
     await this.#run('encode', texts, options, (at, batch, count) => split(batch.embeddings, count, embeddings, at));
     return typeof input === 'string' ? embeddings[0] : embeddings;
   }
 
-  async encodeWithReport(input, options = {}) {
+  async encodeWithReport(input, options) {
     const texts = textsOf(input);
     const embeddings = new Array(texts.length);
     const tokenCounts = new Array(texts.length);
@@ -70,18 +68,19 @@ export class SentenceEncoder {
     return { embeddings, tokenCounts, truncated };
   }
 
-  async similarity(a, b, options = {}) {
+  async similarity(a, b, options) {
+    const { signal, onProgress } = checkCallOptions(options);
     const rows = sideOf(a, 'a', this.#info.hiddenSize);
     const columns = b === undefined ? rows : sideOf(b, 'b', this.#info.hiddenSize);
+    const sides = columns === rows ? [rows] : [rows, columns];
     // One call for the texts of both sides: they share its signal and its progress.
-    const texts = columns === rows ? rows.texts : [...rows.texts, ...columns.texts];
-    const embeddings = await this.encode(texts, options);
-    const left = rows.vectors ?? embeddings.slice(0, rows.texts.length);
-    const right = columns === rows ? left : (columns.vectors ?? embeddings.slice(rows.texts.length));
-    return left.map((row) => Float32Array.from(right, (column) => dot(row, column)));
+    const embeddings = await this.encode(sides.flatMap(({ texts }) => texts), { signal, onProgress });
+    let next = 0;
+    for (const { places, vectors } of sides) for (const place of places) vectors[place] = embeddings[next++];
+    return similarityMatrix(rows.vectors, columns.vectors, signal);
   }
 
-  async countTokens(input, options = {}) {
+  async countTokens(input, options) {
     const texts = textsOf(input);
     const counts = new Array(texts.length);
     await this.#run('count', texts, options, (at, batch, count) => {
@@ -102,7 +101,7 @@ export class SentenceEncoder {
   dispose() {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.#end(disposed(), this.#keeping);
+    this.#end(disposed(), true);
   }
 
   [Symbol.dispose ?? Symbol.for('Symbol.dispose')]() {
@@ -113,7 +112,7 @@ export class SentenceEncoder {
   async #open(signal, onProgress) {
     throwIfAborted(signal);
     const started = now();
-    const { worker, build, source, cache } = this.#request;
+    const { worker, build, wasmUrl, source, cache } = this.#request;
     const lanes = [];
     let lost;
     let fail;
@@ -140,7 +139,7 @@ export class SentenceEncoder {
     };
     let code = this.#code;
     const getCode = (general) => {
-      code = this.#code = compileCode(build, general);
+      code = this.#code = compileCode(build, general, wasmUrl);
       // What could not be compiled is tried again by the next call.
       code.catch(() => {
         this.#code = undefined;
@@ -190,7 +189,6 @@ export class SentenceEncoder {
       if (this.#disposed) throw disposed();
       for (const lane of lanes) lane.setBusy(false);
       this.#lanes = lanes;
-      this.#keeping = loaded.keeping;
       this.#calls.setLimit(loaded.config.max_position_embeddings);
       this.#info ??= describe(loaded, this.#request, { worker: spawned - started, total: now() - started });
     } catch (error) {
@@ -203,7 +201,7 @@ export class SentenceEncoder {
 
   async #run(op, texts, options, take) {
     this.#throwIfDisposed();
-    await this.#calls.run(op, texts, options, take);
+    await this.#calls.run(op, texts, checkCallOptions(options), take);
   }
 
   /** After a crash: fresh instances, from the cache where there is one. */
@@ -221,12 +219,12 @@ export class SentenceEncoder {
     );
   }
 
-  /** Ends all lanes, gently or at once, and rejects all calls. */
-  #end(error, settle = false) {
+  /** Ends all lanes and rejects all calls. */
+  #end(error, keep = false) {
     const lanes = this.#lanes;
     this.#lanes = [];
     this.#calls.fail(error);
-    for (const lane of lanes) lane.close(error, settle);
+    for (const lane of lanes) lane.close(error, keep);
   }
 
   #throwIfDisposed() {
@@ -236,55 +234,10 @@ export class SentenceEncoder {
 
 const disposed = () => new MunjangError('disposed', 'This encoder was disposed; load another with loadEncoder().');
 
-/** The texts of a call as an array of its own, so that later changes to the caller's do no harm. */
-function textsOf(input) {
-  if (typeof input === 'string') return [checked(input)];
-  if (!Array.isArray(input)) {
-    throw new MunjangError('input_invalid', `Expected a string or an array of strings, not ${kindOf(input)}.`);
-  }
-  // Array.from visits holes too.
-  return Array.from(input, (text, index) => {
-    if (typeof text === 'string') return checked(text, index);
-    throw new MunjangError('input_invalid', `texts[${index}] is ${
-      index in input ? kindOf(text) : 'a hole'}; expected a string.`, { index });
-  });
-}
-
-function checked(text, index) {
-  if (text.length <= MAX_TEXT_LENGTH) return text;
-  throw new MunjangError('input_invalid', `${index === undefined ? 'The text' : `texts[${index}]`} has ${
-    text.length} characters; at most ${MAX_TEXT_LENGTH} are taken. Split it.`, { index });
-}
-
-/** One side of a similarity matrix: texts to encode, or embeddings as they are. */
-function sideOf(input, name, hiddenSize) {
-  const list = input instanceof Float32Array ? [input] : input;
-  if (!Array.isArray(list) || !(list[0] instanceof Float32Array)) return { texts: textsOf(list) };
-  const vectors = Array.from(list, (vector, index) => {
-    if (vector instanceof Float32Array && vector.length === hiddenSize) return vector;
-    throw new MunjangError('input_invalid', `${name}[${index}] is ${vector instanceof Float32Array
-      ? `an embedding of ${vector.length} values` : kindOf(vector)}; expected a Float32Array of ${hiddenSize}.`, { index });
-  });
-  return { texts: [], vectors };
-}
-
-function kindOf(value) {
-  if (value === null) return 'null';
-  if (value === undefined) return 'undefined';
-  return typeof value === 'object' ? `an object (${value.constructor?.name ?? 'no class'})` : `a ${typeof value}`;
-}
-
 /** Cuts a batch's rows into arrays with buffers of their own. */
 function split(embeddings, count, into, at) {
   const hiddenSize = embeddings.length / count;
   for (let i = 0; i < count; i++) into[at + i] = embeddings.slice(i * hiddenSize, (i + 1) * hiddenSize);
-}
-
-/** Embeddings have length 1, so their dot product is the cosine. */
-function dot(a, b) {
-  let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
-  return sum;
 }
 
 function describe(loaded, { build, worker, workers }, timings) {
@@ -296,7 +249,7 @@ function describe(loaded, { build, worker, workers }, timings) {
     source: loaded.source,
     build,
     kernel: loaded.kernel,
-    worker,
+    worker: Boolean(worker),
     workers,
     hiddenSize: config.hidden_size,
     maxTokens: config.max_position_embeddings,

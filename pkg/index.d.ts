@@ -20,6 +20,18 @@ export interface LoadOptions {
    * beside the package's code is loaded. Only files whose SHA-256 is known are cached and verified.
    */
   modelUrl?: string | URL;
+  /**
+   * The folder of the package's `.wasm` files, where a bundler has moved the code away from them (`munjang/wasm/` in
+   * the package).
+   */
+  wasmUrl?: string | URL;
+  /** The package's `worker.js`, unbundled, for the same case. It may be on another origin. */
+  workerUrl?: string | URL;
+  /**
+   * Makes the worker: a module worker that runs the package's `worker.js`, once for each of `workers` and again after
+   * a crash. For places that make workers in their own way.
+   */
+  createWorker?: () => Worker | Promise<Worker>;
   /** Aborts the loading; the promise is then rejected with code `aborted`. */
   signal?: AbortSignal;
   onProgress?: (progress: LoadProgress) => void;
@@ -83,9 +95,15 @@ export interface CallOptions {
   onProgress?: (progress: CallProgress) => void;
 }
 
+/** `info.hiddenSize` values of length 1, in a buffer of their own. */
+export type Embedding = Float32Array<ArrayBuffer>;
+
+/** What `similarity` takes for an embedding: floats of any realm, or an array of numbers as JSON brings it back. */
+export type EmbeddingLike = Float32Array | Float64Array | readonly number[];
+
 export interface EncodeReport {
   /** As from `encode`. */
-  embeddings: Float32Array[];
+  embeddings: Embedding[];
   /** Tokens of each text before truncation, prefix and special tokens included. */
   tokenCounts: number[];
   /** Whether tokens were cut off (`tokenCounts[i] > info.maxTokens`). */
@@ -96,26 +114,28 @@ export class SentenceEncoder {
   private constructor();
   readonly info: EncoderInfo;
   /** The sentence embedding: `info.hiddenSize` values of length 1, in a buffer of its own. */
-  encode(text: string, options?: CallOptions): Promise<Float32Array>;
+  encode(text: string, options?: CallOptions): Promise<Embedding>;
   /** One embedding per text, in input order; `[]` for `[]`. Any number of texts. */
-  encode(texts: readonly string[], options?: CallOptions): Promise<Float32Array[]>;
+  encode(texts: readonly string[], options?: CallOptions): Promise<Embedding[]>;
+  encode(textOrTexts: string | readonly string[], options?: CallOptions): Promise<Embedding | Embedding[]>;
   /** Like `encode`, always with arrays, and with what truncation did. */
   encodeWithReport(texts: string | readonly string[], options?: CallOptions): Promise<EncodeReport>;
   /**
    * Cosine similarities, `matrix[i][j]` of `a[i]` and `b[j]`; of `a` with itself without `b`.
-   * Takes texts or embeddings.
+   * Takes texts, embeddings, or both in one array. Scores have the bits of the Rust crate's `search::dot`.
    */
   similarity(
-    a: string | readonly string[] | Float32Array | readonly Float32Array[],
-    b?: string | readonly string[] | Float32Array | readonly Float32Array[],
+    a: string | EmbeddingLike | readonly (string | EmbeddingLike)[],
+    b?: string | EmbeddingLike | readonly (string | EmbeddingLike)[],
     options?: CallOptions,
-  ): Promise<Float32Array[]>;
+  ): Promise<Float32Array<ArrayBuffer>[]>;
   /** Tokens before truncation, prefix and special tokens included. */
   countTokens(text: string, options?: CallOptions): Promise<number>;
   countTokens(texts: readonly string[], options?: CallOptions): Promise<number[]>;
+  countTokens(textOrTexts: string | readonly string[], options?: CallOptions): Promise<number | number[]>;
   /** WebAssembly memory of all instances; it never shrinks. */
   memoryUsage(): Promise<{ wasmBytes: number }>;
-  /** Ends the workers and frees the memory; what is pending is rejected with code `disposed`. */
+  /** Ends the workers (within 100 ms, whatever they do) and frees the memory; what is pending is rejected with code `disposed`. */
   dispose(): void;
   [Symbol.dispose](): void;
 }
@@ -156,6 +176,12 @@ export class MunjangError extends Error {
 }
 
 export function loadEncoder(options?: LoadOptions): Promise<SentenceEncoder>;
+
+/**
+ * Cosine similarity of two vectors of one length: of embeddings their dot product, with the bits that
+ * `SentenceEncoder.similarity` gives. `NaN` if a vector is all zeros.
+ */
+export function cosineSimilarity(a: EmbeddingLike, b: EmbeddingLike): number;
 
 /** Deletes every model file kept for this origin; resolves to whether there were any. */
 export function clearModelCache(): Promise<boolean>;

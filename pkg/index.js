@@ -8,48 +8,63 @@
  *
  * @module
  */
-import { chooseBuild } from './code.js';
 import { clearModelCache } from './cache.js';
-import { resolveUrl } from './environment.js';
-import { MunjangError, throwIfAborted } from './errors.js';
+import { chooseBuild } from './code.js';
 import { SentenceEncoder } from './encoder.js';
-import { workersAvailable } from './lane.js';
+import { isNode, resolveUrl } from './environment.js';
+import { MunjangError, throwIfAborted } from './errors.js';
+import { workersAvailable } from './host.js';
 import { defaultModel } from './model/model.js';
-// Named here too, so that it is asked for at once with the others.
+import { checkLoadOptions, kindOf } from './options.js';
+import { cosineSimilarity } from './similarity.js';
+// Named here too, so that they are asked for at once with the others.
 import './loader.js';
+import './runtime.js';
+import './wasm/munjang.js';
 
-export { MunjangError, SentenceEncoder, clearModelCache };
+export { MunjangError, SentenceEncoder, clearModelCache, cosineSimilarity };
 
 /**
  * Loads a model and readies it for use; index.d.ts describes the options.
  * @param {import('./index.js').LoadOptions} [options]
  * @returns {Promise<SentenceEncoder>}
  */
-export async function loadEncoder(options = {}) {
-  const { modelUrl, signal, onProgress, worker = true, workers, cache = true, build } = options;
+export async function loadEncoder(options) {
+  const { modelUrl, wasmUrl, workerUrl, createWorker, signal, onProgress, worker, workers, cache, build } = checkLoadOptions(options);
   throwIfAborted(signal);
-  if (workers !== undefined && !(Number.isInteger(workers) && workers >= 1 && workers <= 64)) {
-    throw new MunjangError('input_invalid', `workers is ${String(workers)}; expected a whole number from 1 to 64.`);
-  }
-  if (!worker && workers > 1) {
-    throw new MunjangError('input_invalid', `workers is ${workers}, but worker is false; leave one of the two out.`);
-  }
-  const inWorker = Boolean(worker) && workersAvailable();
+  const described = workerUrl !== undefined || createWorker !== undefined;
+  const inWorker = worker && (described || workersAvailable());
   const request = {
     build: chooseBuild(build),
-    source: modelUrl === undefined ? defaultModel() : { url: await resolve(modelUrl) },
-    cache: Boolean(cache),
-    worker: inWorker,
+    source: modelUrl === undefined ? shippedModel() : { url: await resolve(modelUrl, 'modelUrl') },
+    wasmUrl: await resolve(wasmUrl, 'wasmUrl'),
+    cache,
+    worker: inWorker && { url: await resolve(workerUrl, 'workerUrl'), create: createWorker },
     workers: inWorker ? (workers ?? 1) : 1,
   };
   return SentenceEncoder.load(request, signal, onProgress);
 }
 
-async function resolve(modelUrl) {
+async function resolve(address, name) {
+  if (address === undefined) return undefined;
   try {
-    if (typeof modelUrl === 'string' || modelUrl instanceof URL) return await resolveUrl(modelUrl);
+    return await resolveUrl(address);
   } catch (cause) {
-    throw new MunjangError('input_invalid', `modelUrl is not an address: ${String(modelUrl)}.`, { cause });
+    throw new MunjangError('input_invalid', `${name} is not an address: ${kindOf(address)}.`, { cause });
   }
-  throw new MunjangError('input_invalid', `modelUrl is a ${typeof modelUrl}; expected a string or a URL.`);
+}
+
+/** The model beside the code, if a bundler has left it findable. */
+function shippedModel() {
+  let model;
+  try {
+    model = defaultModel();
+    // A server's bundle may have made it an address of the site: no file, and nothing to fetch.
+    if (isNode) new URL(model.url);
+    return model;
+  } catch (cause) {
+    throw new MunjangError('model_not_found', `The package's model has no address here${model ? ` (${model.url})` : ''}: a bundler has moved the `
+      + "code away from it. Leave the package out of server bundles (Next: serverExternalPackages: ['munjang']; others: mark it external), bundle for "
+      + "browsers as ES modules (format 'esm'), or give { wasmUrl, workerUrl, modelUrl }.", { cause });
+  }
 }

@@ -1,11 +1,17 @@
-// One runtime and the requests that it has not answered yet. It lives in a Web Worker, in a worker thread
-// of Node, or beside the caller.
-import { defer, isNode, nodeModule, workerClass } from './environment.js';
+// One runtime and the requests that it has not answered yet.
+import { writeCached } from './cache.js';
 import { MunjangError } from './errors.js';
-import { fromMessage } from './protocol.js';
+import { createHost } from './host.js';
+import { VERSION, fromMessage, otherVersion } from './protocol.js';
 
-/** The id of the last request of all. */
-const SETTLE = 0;
+/** How long a runtime that is being closed has to hand back what it was about to keep. */
+const CLOSE_MS = 80;
+/** A worker that browsers end leaves no word; it is asked for a sign of life this often while something is due. */
+const PULSE_MS = 1000;
+/** Unanswered signs after which it counts as ended, beside the time that its batches are expected to take. */
+const PULSES = 3;
+/** The same while it loads: checking a large model on a slow machine takes its time. */
+const LOADING_PULSES = 20;
 
 export class Lane {
   /** Batches under way and the milliseconds they are expected to take; kept by whoever hands them out. */
@@ -17,9 +23,14 @@ export class Lane {
   #closed;
   #answered = false;
   #onLost;
+  /** The model's copy for the cache is still to be written. */
+  #keeping = false;
+  #keeper;
+  #pulse;
+  #silence = 0;
 
   /**
-   * @param {boolean} worker
+   * @param {false | import('./host.js').WorkerOptions} worker
    * @param {(error: MunjangError) => void} onLost called once if the runtime dies by itself
    */
   static async open(worker, onLost) {
@@ -28,7 +39,7 @@ export class Lane {
     try {
       lane.#host = await createHost(worker, (message) => lane.#receive(message), (cause) => lane.#lose(cause));
     } catch (cause) {
-      throw new MunjangError('worker_failed', workerFailed(cause), { cause });
+      throw cause instanceof MunjangError ? cause : workerFailed(cause);
     }
     return lane;
   }
@@ -47,8 +58,9 @@ export class Lane {
         reject(this.#closed);
         return;
       }
-      this.#pending.set(id, { resolve, reject, onNeeds });
-      this.#host.post({ ...request, id }, transfer);
+      if (request.op === 'load') this.#keeping = request.keep;
+      this.#pending.set(id, { op: request.op, resolve, reject, onNeeds });
+      this.#post({ ...request, id }, transfer);
     });
   }
 
@@ -66,11 +78,11 @@ export class Lane {
         reject(this.#closed);
         return;
       }
-      this.#pending.set(id, { resolve: (result, ms) => resolve({ result, ms }), reject });
-      this.#host.post({ ...request, id });
+      this.#pending.set(id, { op: request.op, resolve: (result, ms) => resolve({ result, ms }), reject });
+      this.#post({ ...request, id });
       drop = () => {
         if (!this.#pending.delete(id)) return;
-        if (!this.#closed) this.#host.post({ op: 'drop', batch: id });
+        if (!this.#closed) this.#post({ op: 'drop', batch: id });
         resolve({ ms: 0 });
       };
     });
@@ -85,7 +97,7 @@ export class Lane {
     if (this.#closed) return;
     // What is a part of something larger is copied, so that only this part is given away.
     const own = chunk.byteLength === chunk.buffer.byteLength ? chunk : chunk.slice();
-    this.#host.post({ op: 'take', chunk: own }, [own.buffer]);
+    this.#post({ op: 'take', chunk: own }, [own.buffer]);
   }
 
   /** @param {boolean} busy */
@@ -94,22 +106,45 @@ export class Lane {
   }
 
   /**
-   * Ends the runtime; what is pending is rejected with `error`.
+   * Ends the runtime; what is pending is rejected with `error`. A good model that was about to be kept in the
+   * cache is kept from here: the runtime may be in the middle of anything, and is gone within 100 ms.
    * @param {unknown} error
-   * @param {boolean} [settle] let it finish keeping the model in the cache
+   * @param {boolean} [keep] whether what it holds may be kept
    */
-  close(error, settle = false) {
+  close(error, keep = false) {
     if (this.#closed) return;
     this.#closed = error ?? new MunjangError('disposed', 'The runtime was closed.');
-    if (settle) this.#host.post({ id: SETTLE, op: 'settle' });
-    else this.#host?.terminate();
-    for (const { reject } of this.#pending.values()) reject(error);
+    clearInterval(this.#pulse);
+    for (const { reject } of this.#pending.values()) reject(this.#closed);
     this.#pending.clear();
+    if (!this.#host) return;
+    if (!keep || !this.#keeping) {
+      this.#host.terminate();
+      return;
+    }
+    const id = this.#nextId++;
+    const timer = setTimeout(() => this.#host.terminate(), CLOSE_MS);
+    this.#keeper = { id, timer };
+    this.#post({ id, op: 'release' });
   }
 
-  #receive({ id, result, ms, error, fatal, needs }) {
+  #post(message, transfer) {
+    this.#host.post({ ...message, version: VERSION }, transfer);
+    this.#watch();
+  }
+
+  #receive({ id, result, ms, error, fatal, needs, kept, version }) {
+    this.#silence = 0;
     if (this.#closed) {
-      if (id === SETTLE) this.#host.terminate();
+      if (id === this.#keeper?.id) {
+        clearTimeout(this.#keeper.timer);
+        this.#host.terminate();
+        if (result) void writeCached(result.sha256, new Response(result.bytes, { headers: { 'content-type': 'application/octet-stream' } }));
+      }
+      return;
+    }
+    if (version !== VERSION) {
+      this.#fail(otherVersion('page', version));
       return;
     }
     this.#answered = true;
@@ -117,6 +152,7 @@ export class Lane {
       this.#lose(error.message);
       return;
     }
+    if (kept) this.#keeping = false;
     const pending = this.#pending.get(id);
     if (!pending) return;
     if (needs) {
@@ -128,117 +164,37 @@ export class Lane {
     else pending.resolve(result, ms);
   }
 
+  /** While answers are due, asks for signs of life. Counted, not timed: neither a laptop's sleep nor a busy page counts. */
+  #watch() {
+    if (!this.#host.silentDeath || this.#pulse !== undefined || this.#pending.size === 0) return;
+    this.#silence = 0;
+    this.#pulse = setInterval(() => {
+      if (this.#pending.size === 0) {
+        clearInterval(this.#pulse);
+        this.#pulse = undefined;
+        return;
+      }
+      const loading = [...this.#pending.values()].some(({ op }) => op === 'load');
+      const patience = loading ? LOADING_PULSES : PULSES + (5 * (this.load.short.ms + this.load.long.ms)) / PULSE_MS;
+      if (this.#silence++ > patience) this.#lose('its worker does not answer; something has ended it');
+      else this.#host.post({ op: 'pulse', version: VERSION });
+    }, PULSE_MS);
+  }
+
   #lose(cause) {
-    if (this.#closed) return;
-    const error = this.#answered
+    this.#fail(this.#answered
       ? new MunjangError('crashed', `The encoder crashed: ${cause?.message ?? cause}. The next call starts a fresh one; `
         + 'please report the text that did it.', { cause })
-      : new MunjangError('worker_failed', workerFailed(cause), { cause });
+      : workerFailed(cause));
+  }
+
+  #fail(error) {
+    if (this.#closed) return;
     this.close(error);
     this.#onLost(error);
   }
 }
 
-const workerFailed = (cause) => `The worker could not be started: ${cause?.message ?? cause}. Serve worker.js beside `
-  + 'index.js (bundlers must not inline it away), or pass { worker: false }.';
-
-// All hosts take requests by `post` and give answers and failures to the two callbacks.
-
-/**
- * @typedef {object} Host
- * @property {(message: object, transfer?: Transferable[]) => void} post
- * @property {() => void} terminate
- * @property {(busy: boolean) => void} setBusy Node only: an idle worker does not keep the process alive
- */
-
-/**
- * @param {boolean} worker
- * @param {(message: any) => void} onMessage
- * @param {(cause: unknown) => void} onFailure the runtime is gone
- * @returns {Promise<Host>}
- */
-function createHost(worker, onMessage, onFailure) {
-  if (!worker) return inlineHost(onMessage);
-  return isNode ? nodeHost(onMessage, onFailure) : browserHost(onMessage, onFailure);
-}
-
-/** Whether this environment has workers at all. */
-export const workersAvailable = () => isNode || workerClass() !== undefined;
-
-/** An address beside this file that bundlers shall not follow: they know the worker from `spawn`. */
-function unbundled(path) {
-  const here = import.meta.url;
-  return new URL(path, here);
-}
-
-async function browserHost(onMessage, onFailure) {
-  const worker = spawn();
-  worker.onmessage = (event) => onMessage(event.data);
-  worker.onerror = (event) => {
-    event.preventDefault?.();
-    onFailure(event.message || 'the worker script could not be loaded');
-  };
-  worker.onmessageerror = () => onFailure('a message could not be read');
-  return {
-    post: (message, transfer = []) => worker.postMessage(message, transfer),
-    terminate: () => worker.terminate(),
-    setBusy: () => {},
-  };
-}
-
-function spawn() {
-  try {
-    return new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'munjang' });
-  } catch (error) {
-    // A script from another origin (a CDN) may not be a worker, but a worker may import it.
-    if (error?.name !== 'SecurityError') throw error;
-    const script = `import ${JSON.stringify(unbundled('./worker.js').href)};`;
-    const blob = URL.createObjectURL(new Blob([script], { type: 'text/javascript' }));
-    return new Worker(blob, { type: 'module', name: 'munjang' });
-  }
-}
-
-async function nodeHost(onMessage, onFailure) {
-  const { Worker: Thread } = await nodeModule('node:worker_threads');
-  const thread = new Thread(unbundled('./worker.js'), {
-    // Options such as --input-type are about the main program, and would break the worker.
-    execArgv: [],
-  });
-  let ended = false;
-  thread.on('message', onMessage);
-  thread.on('messageerror', onFailure);
-  thread.on('error', onFailure);
-  thread.on('exit', (code) => {
-    if (!ended) onFailure(`the worker thread ended with code ${code}`);
-  });
-  return {
-    post: (message, transfer) => thread.postMessage(message, transfer),
-    terminate: () => {
-      ended = true;
-      void thread.terminate();
-    },
-    setBusy: (busy) => (busy ? thread.ref() : thread.unref()),
-  };
-}
-
-async function inlineHost(onMessage) {
-  const { createService } = await import('./service.js');
-  let ended = false;
-  const serve = createService((message) => {
-    if (!ended) onMessage(message);
-  });
-  const queue = [];
-  return {
-    // Each request is its own task, so that the page can paint and abort between batches. Tasks may not
-    // keep their order, requests must.
-    post: (message) => {
-      queue.push(message);
-      defer(() => void serve(queue.shift()));
-    },
-    terminate: () => {
-      ended = true;
-      void serve({ id: -1, op: 'free' });
-    },
-    setBusy: () => {},
-  };
-}
+const workerFailed = (cause) => new MunjangError('worker_failed', `The worker could not be started: ${cause?.message ?? cause}. `
+  + 'Serve worker.js beside index.js, or give its address as workerUrl, or make it yourself with createWorker; a page with a '
+  + "Content-Security-Policy needs worker-src 'self' (and blob: for a package on another origin). Without any worker: { worker: false }.", { cause });

@@ -1,7 +1,7 @@
 // How a model file comes in: manifest, cache, network or disk; every byte counted, the first ones looked
 // at. This runs where the caller is, so that the file is on its way before the worker has started; the
 // worker takes its pieces as they come, and checks the whole (runtime.js).
-import { cacheAvailable, deleteCached, readCached } from './cache.js';
+import { cacheAvailable, deleteCached, noteUse, readCached } from './cache.js';
 import { isNode, nodeModule } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 
@@ -25,7 +25,7 @@ const MAX_MODEL_BYTES = 2 ** 30;
  */
 async function resolveSource(source, signal) {
   if (source.bytes !== undefined || !new URL(source.url).pathname.endsWith('.json')) return source;
-  const { chunks } = await openUrl(source.url, 'model manifest', signal);
+  const { chunks, url } = await openUrl(source.url, 'model manifest', signal);
   const decoder = new TextDecoder();
   let text = '';
   await drain(chunks, signal, () => `the manifest at ${source.url}`, (chunk) => {
@@ -45,7 +45,23 @@ async function resolveSource(source, signal) {
     throw new MunjangError('not_a_model', `The manifest at ${source.url} is not a model's: expected `
       + '{ file, bytes, sha256 (64 lower-case hex digits) }.');
   }
-  return { url: new URL(file, source.url).href, bytes, sha256 };
+  return { url: beside(url, file), bytes, sha256 };
+}
+
+/**
+ * The address of a file that a manifest names: one beside it, wherever it came from. A path or an address would let
+ * a manifest choose a server, or a file of this machine.
+ * @param {string} url of the manifest, after redirects
+ * @param {string} name as it is on the disk, not encoded
+ */
+function beside(url, name) {
+  try {
+    if (!/^(?!\.{1,2}$)[^/\\\0]+$/.test(name)) throw new Error('it is a path');
+    return new URL(encodeURIComponent(name), url).href;
+  } catch (cause) {
+    throw new MunjangError('not_a_model', `The manifest at ${url} names the file ${JSON.stringify(name.slice(0, 200))}; expected the `
+      + 'name of a file beside it, without any path.', { cause });
+  }
 }
 
 /**
@@ -98,6 +114,9 @@ async function openNetwork(source, keep, signal) {
  * @returns {Promise<T & { source: 'network' | 'cache' | 'file' }>}
  */
 export async function sendModel(model, runtime, signal, onProgress = () => {}) {
+  const { sha256 } = model.source;
+  // Its own entry may be on its way yet; the others' are looked at.
+  if (model.keep || model.place === 'cache') void noteUse(sha256);
   const total = model.source.bytes ?? null;
   if (total !== null) onProgress({ loaded: 0, total });
   if (model.place === 'cache') {
@@ -275,7 +294,7 @@ async function drain(chunks, signal, what, take) {
  * @param {AbortSignal} [signal]
  * @param {boolean} [keep] it goes into a cache of our own: a second copy in the browser's would cost as much
  *   again on disk, and writing that one holds up the bytes
- * @returns {Promise<{ chunks: any, length: number | null, place: 'network' | 'file' }>}
+ * @returns {Promise<{ chunks: any, length: number | null, place: 'network' | 'file', url: string }>} `url` after redirects
  */
 async function openUrl(url, what, signal, keep = false) {
   throwIfAborted(signal);
@@ -300,20 +319,23 @@ async function openUrl(url, what, signal, keep = false) {
     throw new MunjangError('not_a_model', `An HTML page came from ${url} instead of the ${what}. `
       + 'The server answers unknown addresses with a page: check the address.');
   }
-  // With a content encoding the header counts the compressed bytes.
-  const header = response.headers.get('content-encoding') ? null : response.headers.get('content-length');
+  // With a content encoding the header counts the compressed bytes; from another origin it cannot be seen whether
+  // there is one.
+  const opaque = response.type === 'cors' && response.headers.get('content-encoding') === null;
+  const header = opaque || response.headers.get('content-encoding') ? null : response.headers.get('content-length');
   const length = header === null || !/^\d+$/.test(header) ? null : Number(header);
   // The reader at once, not the stream: Node cancels one that nobody has locked when its response is
   // collected as garbage.
-  return { chunks: response.body.getReader(), length, place: 'network' };
+  return { chunks: response.body.getReader(), length, place: 'network', url: response.url || url };
 }
 
 async function openFile(url, what) {
   const [{ open, stat }, { fileURLToPath }] = await Promise.all([nodeModule('node:fs/promises'), nodeModule('node:url')]);
-  const path = fileURLToPath(url);
+  let path = url;
   try {
+    path = fileURLToPath(url);
     const { size } = await stat(path);
-    return { chunks: readFile(open, path, what), length: size, place: 'file' };
+    return { chunks: readFile(open, path, what), length: size, place: 'file', url };
   } catch (cause) {
     if (cause?.code === 'ENOENT') {
       throw new MunjangError('model_not_found', `There is no ${what} at ${path}. Check the path.`, { cause });

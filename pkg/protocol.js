@@ -11,6 +11,10 @@ export const toMessage = (error) => ({
   index: error?.index,
 });
 
+/** What either side (`here`) says to a message of another version. */
+export const otherVersion = (here, version) => new MunjangError('worker_failed', `The ${here} is munjang ${VERSION}, the other side ${version ?? 'an older one'}: `
+  + 'files of two versions were mixed, by a cache or an unfinished deployment. Load the page again; serve all files of the package from one version.');
+
 /** @param {{ code: string, message: string, index?: number }} message */
 export const fromMessage = ({ code, message, index }) =>
   new MunjangError(code, message, index === undefined ? {} : { index });

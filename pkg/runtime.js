@@ -12,9 +12,15 @@ export class Runtime {
   #memory;
   /** Where the file that is coming in takes its chunks from. */
   #feed;
-  #keepCopy;
+  #onKept;
   #keepTimer;
-  #keeping;
+  /** The model as it goes into the cache, until it is there. */
+  #unkept;
+
+  /** @param {() => void} [onKept] called when the model is in the cache */
+  constructor(onKept = () => {}) {
+    this.#onKept = onKept;
+  }
 
   /**
    * Takes in a model file, whose bytes come by `take`; a later call supersedes an earlier one.
@@ -84,14 +90,11 @@ export class Runtime {
     this.#encoder = encoder;
     this.#memory = core.memory;
     if (keep) {
-      // Of the memory as it is then: it may have grown.
-      this.#keepCopy = () => writeCached(sha256, new Response(view(this.#memory, offset, bytes),
-        { headers: { 'content-type': 'application/octet-stream' } }));
-      this.#keepTimer = setTimeout(() => void this.settled(), KEEP_AFTER_MS);
+      this.#unkept = { sha256, offset, bytes };
+      this.#keepTimer = setTimeout(() => void this.#keep(), KEEP_AFTER_MS);
     }
     return {
       ...encoder.info(),
-      keeping: keep,
       shared,
       timings: {
         code: compiled - started,
@@ -108,13 +111,20 @@ export class Runtime {
     this.#feed?.give(chunk);
   }
 
-  /** Resolves when the model's way into the cache has ended; begins it if it has not begun. */
-  async settled() {
+  async #keep() {
+    const { sha256, offset, bytes } = this.#unkept;
+    // Of the memory as it is then: it may have grown. A response has its own copy.
+    await writeCached(sha256, new Response(view(this.#memory, offset, bytes), { headers: { 'content-type': 'application/octet-stream' } }));
+    this.#unkept = undefined;
+    this.#onKept();
+  }
+
+  /** Gives what was to be kept in the cache and is not yet, for whoever outlives this. */
+  release() {
     clearTimeout(this.#keepTimer);
-    const keepCopy = this.#keepCopy;
-    this.#keepCopy = undefined;
-    if (keepCopy) this.#keeping = keepCopy();
-    await this.#keeping;
+    if (!this.#unkept) return undefined;
+    const { sha256, offset, bytes } = this.#unkept;
+    return { sha256, bytes: view(this.#memory, offset, bytes).slice().buffer };
   }
 
   /** @param {string[]} texts */
@@ -146,7 +156,6 @@ export class Runtime {
 
   free() {
     clearTimeout(this.#keepTimer);
-    this.#keepCopy = undefined;
     this.#feed?.end();
     this.#encoder?.free();
     this.#encoder = undefined;

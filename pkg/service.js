@@ -1,18 +1,19 @@
 // How a runtime answers requests, in a worker or beside the caller.
 import { defer, now } from './environment.js';
-import { toMessage } from './protocol.js';
+import { VERSION, otherVersion, toMessage } from './protocol.js';
 import { Runtime } from './runtime.js';
 
 /**
  * Answers requests. A request is { id, op, … }; an answer is { id, result } or { id, error } or, on the way
  * to it, { id, needs: 'general' }: send the general code. `take` (the file's next bytes) and `drop` (give up the
- * batch of that id) have no answer.
+ * batch of that id) have no answer, `pulse` a message without an id. Every message carries the version.
  *
- * @param {(message: object, transfer?: Transferable[]) => void} post
+ * @param {(message: object, transfer?: Transferable[]) => void} send
  * @returns {(request: { id: number, op: string }) => Promise<void>}
  */
-export function createService(post) {
-  const runtime = new Runtime();
+export function createService(send) {
+  const post = (message, transfer) => send({ ...message, version: VERSION }, transfer);
+  const runtime = new Runtime(() => post({ kept: true }));
   // Comes in a message of its own: the model need not wait for it.
   let resolveCode;
   const nextCode = () => new Promise((resolve) => {
@@ -56,8 +57,10 @@ export function createService(post) {
       }
       case 'memory':
         return [runtime.memory()];
-      case 'settle':
-        return [await runtime.settled()];
+      case 'release': {
+        const result = runtime.release();
+        return [result, result ? [result.bytes] : []];
+      }
       case 'free':
         runtime.free();
         return [undefined];
@@ -66,8 +69,15 @@ export function createService(post) {
   };
 
   return async (request) => {
-    const { id, op } = request;
+    const { id, op, version } = request;
+    if (version !== VERSION) {
+      post({ id, error: toMessage(otherVersion('worker', version)) });
+      return;
+    }
     switch (op) {
+      case 'pulse':
+        post({});
+        return;
       case 'take':
         runtime.take(request.chunk);
         return;

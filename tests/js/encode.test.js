@@ -4,7 +4,8 @@ import { execFile } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { promisify } from 'node:util';
+import { inspect, promisify } from 'node:util';
+import { runInNewContext } from 'node:vm';
 
 import { fakePackage } from './package.js';
 
@@ -96,7 +97,35 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
       assert.equal((await encoder.similarity('가', b))[0][0], matrix[0][1]);
       assert.deepEqual(await encoder.similarity([], []), []);
       await assert.rejects(encoder.similarity([a, new Float32Array(3)]), { code: 'input_invalid', index: 1 });
-      await assert.rejects(encoder.similarity([a, 'text']), { code: 'input_invalid', index: 1 });
+      await assert.rejects(encoder.similarity([a, 7]), { code: 'input_invalid', index: 1 });
+      await assert.rejects(encoder.similarity([[1, 2, 3]]), { code: 'input_invalid', index: 0 });
+      await assert.rejects(encoder.similarity([[...b].with(5, 'x')]), { code: 'input_invalid', index: 0 });
+      await assert.rejects(encoder.similarity([new Int32Array(8)]), { code: 'input_invalid', index: 0 });
+    });
+
+    test('similarity of texts and embeddings of all origins, mixed', async () => {
+      const [a, b] = await encoder.encode(['가', '라']);
+      // As a worker, an iframe or a test runner's sandbox gives them.
+      const foreign = runInNewContext('Float32Array').from(b);
+      assert.ok(!(foreign instanceof Float32Array));
+      const expected = await encoder.similarity(['가', '라'], ['라', '가']);
+      for (const [left, right] of [
+        [['가', b], [b, '가']], [[a, '라'], ['라', a]], [[a, foreign], [foreign, a]], [[[...a], [...b]], [foreign, '가']],
+        [[a, b].map((v) => Float64Array.from(v)), ['라', [...a]]], [JSON.parse(JSON.stringify([[...a], [...b]])), ['라', '가']],
+      ]) {
+        assert.deepEqual(await encoder.similarity(left, right), expected);
+      }
+      assert.equal((await encoder.similarity(foreign, [...a]))[0][0], expected[1][1]);
+    });
+
+    test('a large matrix leaves the caller its turns', async () => {
+      const vectors = Array.from({ length: 1500 }, () => Float32Array.from({ length: 8 }, Math.random));
+      let turns = 0;
+      const timer = setInterval(() => turns++, 1);
+      await encoder.similarity(vectors);
+      clearInterval(timer);
+      assert.ok(turns >= 2, `${turns} turns`);
+      await assert.rejects(encoder.similarity(vectors, vectors, { signal: AbortSignal.timeout(30) }), { code: 'aborted' });
     });
 
     test('100,000 texts at once, in order, with progress', async () => {
@@ -113,7 +142,7 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
     test('a short call waits for what is being encoded, not for what else is handed out', async () => {
       const other = await munjang.loadEncoder(options);
       let done = 0;
-      const long = other.encode(many(60).map(() => '#slow'), { onProgress: (event) => { done = event.done; } });
+      const long = other.encode(many(30).map(() => '#slow'), { onProgress: (event) => { done = event.done; } });
       // By then it is known how long one takes.
       while (done < 10) await new Promise((resolve) => setTimeout(resolve, 5));
       const before = done;
@@ -127,7 +156,7 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
       const other = await munjang.loadEncoder(options);
       const controller = new AbortController();
       let done = 0;
-      const long = other.encode(many(60).map(() => '#slow'), { signal: controller.signal, onProgress: (event) => { done = event.done; } });
+      const long = other.encode(many(30).map(() => '#slow'), { signal: controller.signal, onProgress: (event) => { done = event.done; } });
       while (done < 10) await new Promise((resolve) => setTimeout(resolve, 5));
       // Of the worker that answers; one worker only, or it would be anyone's count.
       const [before] = await other.encode('#count');
@@ -155,13 +184,13 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
       const other = await munjang.loadEncoder(options);
       const sizes = [];
       let last = 0;
-      await other.encode(many(40).map(() => '#slow'), {
+      await other.encode(many(20).map(() => '#slow'), {
         onProgress: ({ done }) => {
           sizes.push(done - last);
           last = done;
         } });
       // One takes longer than a batch should.
-      assert.ok(sizes.slice(-10).every((size) => size === 1), String(sizes));
+      assert.ok(sizes.slice(-5).every((size) => size === 1), String(sizes));
       other.dispose();
     });
 
@@ -255,6 +284,44 @@ test('Symbol.dispose', async () => {
   const encoder = await munjang.loadEncoder();
   encoder[Symbol.dispose ?? Symbol.for('Symbol.dispose')]();
   await assert.rejects(encoder.encode('가'), { code: 'disposed' });
+});
+
+test('options that are not what is documented are input_invalid, whoever takes them', async () => {
+  const encoder = await munjang.loadEncoder({ worker: false });
+  const calls = [null, 7, 'x', { signal: {} }, { signal: 7 }, { onProgress: 7 }, { onProgress: {} }];
+  const loads = [...calls, { worker: 'no' }, { worker: null }, { cache: 1 }, { workers: 0 }, { workers: '2' }, { workers: Object.create(null) },
+    { workers: 65 }, { workers: 2, worker: false }, { build: 'avx2' }, { build: Symbol('s') }, { modelUrl: 7 }, { modelUrl: {} }, { modelUrl: null },
+    { wasmUrl: 7 }, { workerUrl: {} }, { createWorker: 'worker.js' }, { createWorker() {}, worker: false }, { modelUrl: 'http://:0' }];
+  const refuse = async (run, what) => {
+    const error = await run().then(() => assert.fail(`${what} was taken`), (e) => e);
+    assert.ok(error instanceof munjang.MunjangError, `${what}: ${error}`);
+    assert.equal(error.code, 'input_invalid', what);
+    assert.match(error.message, /\S/);
+  };
+  for (const options of loads) await refuse(() => munjang.loadEncoder(options), `loadEncoder(${inspect(options)})`);
+  for (const method of ['encode', 'encodeWithReport', 'countTokens']) {
+    for (const options of calls) await refuse(() => encoder[method]('가', options), `${method}(…, ${inspect(options)})`);
+  }
+  for (const options of calls) await refuse(() => encoder.similarity('가', '나', options), `similarity(…, ${inspect(options)})`);
+  await assert.rejects(munjang.loadEncoder({ modelUrl: 'file://host/x' }), { name: 'MunjangError', code: 'io' });
+  // What fetch takes as "none" is none here too.
+  await encoder.encode('가', { signal: null, onProgress: null });
+  encoder.dispose();
+});
+
+test('cosineSimilarity: the dot product of embeddings, the cosine of all else', async () => {
+  const { cosineSimilarity } = munjang;
+  const encoder = await munjang.loadEncoder({ worker: false });
+  const [a, b] = await encoder.encode(['가', '라']);
+  assert.equal(cosineSimilarity(a, b), (await encoder.similarity(a, b))[0][0]);
+  assert.equal(cosineSimilarity([...a], runInNewContext('Float32Array').from(b)), cosineSimilarity(a, b));
+  assert.equal(cosineSimilarity([3, 0], [5, 0]), 1);
+  assert.ok(Math.abs(cosineSimilarity([1, 1], [1, 0]) - Math.SQRT1_2) < 1e-7);
+  assert.ok(Number.isNaN(cosineSimilarity([0, 0], [1, 0])));
+  for (const [x, y] of [[a, [1]], ['가', '나'], [undefined, a], [a, undefined], [[1, 'x'], [1, 2]], [[], []]]) {
+    assert.throws(() => cosineSimilarity(x, y), { code: 'input_invalid' });
+  }
+  encoder.dispose();
 });
 
 test('SentenceEncoder cannot be made by hand', () => {

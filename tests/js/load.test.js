@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 
 import { fakeModel, fakePackage, sha256 } from './package.js';
 import { pieces, serve } from './server.js';
@@ -27,6 +28,32 @@ async function attempt(options) {
   } catch (error) {
     return { error, events };
   }
+}
+
+/** Node has no Cache API; this one behaves like it as far as the package can see. */
+function fakeCaches() {
+  const stores = new Map();
+  const open = async (name) => {
+    if (!stores.has(name)) stores.set(name, new Map());
+    const store = stores.get(name);
+    return {
+      match: async (key) => (store.has(key) ? new Response(store.get(key).slice()) : undefined),
+      put: async (key, response) => void store.set(key, new Uint8Array(await response.arrayBuffer())),
+      delete: async (key) => store.delete(key),
+      keys: async () => [...store.keys()].map((url) => ({ url })),
+    };
+  };
+  const models = new Map();
+  stores.set('munjang-models', models);
+  return {
+    models,
+    open,
+    delete: async (name) => {
+      const had = (stores.get(name)?.size ?? 0) > 0;
+      stores.get(name)?.clear();
+      return had;
+    },
+  };
 }
 
 function checkEvents(events, total) {
@@ -273,14 +300,8 @@ describe("a model whose tokenizer needs the general code", () => {
   });
 
   test('is kept in the cache, and read from there', async () => {
-    const store = new Map();
-    globalThis.caches = {
-      open: async () => ({
-        match: async (key) => (store.has(key) ? new Response(store.get(key).slice()) : undefined),
-        put: async (key, response) => void store.set(key, new Uint8Array(await response.arrayBuffer())),
-        delete: async (key) => store.delete(key),
-      }),
-    };
+    globalThis.caches = fakeCaches();
+    const store = globalThis.caches.models;
     try {
       const { loadEncoder } = await other.import();
       const first = await loadEncoder({ worker: false });
@@ -319,22 +340,120 @@ test('a worker script that does not start is worker_failed', async () => {
   }
 });
 
+test('a manifest names a file beside itself and nothing else', async () => {
+  let file;
+  const server = await serve({
+    '/m/manifest.json': (_request, response) => response.end(JSON.stringify({ ...pkg.manifest, file })),
+    '/old/manifest.json': (_request, response) => response.writeHead(302, { location: '/m/manifest.json' }).end(),
+    '/fake.munjang': pieces(model),
+    '/m/sub/fake.munjang': pieces(model),
+  });
+  const outside = pkg.url('model/fake.munjang');
+  try {
+    for (file of ['../fake.munjang', '/fake.munjang', 'sub/fake.munjang', '..\\fake.munjang', '..', '.', '', `${server.origin}/fake.munjang`,
+      `//${server.origin.slice(7)}/fake.munjang`, outside, 'a\0b', '\ud800']) {
+      const { error } = await attempt({ modelUrl: `${server.origin}/m/manifest.json` });
+      assert.ok(error instanceof munjang.MunjangError, `${file} was followed`);
+      assert.equal(error.code, 'not_a_model', file);
+    }
+    assert.deepEqual(server.requests.filter((path) => path.endsWith('.munjang')), []);
+    // A name is a name, whatever its letters mean in an address.
+    for (file of ['모델 #1.munjang', 'a?b=c.munjang', '100%.munjang', '%2e%2e%2ffake.munjang', 'http:x.munjang', 'c:d']) {
+      server.routes[`/m/${encodeURIComponent(file)}`] = pieces(model);
+      for (const folder of ['m', 'old']) {
+        const { error, info } = await attempt({ modelUrl: `${server.origin}/${folder}/manifest.json` });
+        assert.ifError(error);
+        assert.equal(info.source, 'network');
+      }
+      // On the disk as well.
+      const path = join(pkg.root, 'model', file);
+      await writeFile(path, model);
+      await writeFile(join(pkg.root, 'model/other.json'), JSON.stringify({ ...pkg.manifest, file }));
+      const { error } = await attempt({ modelUrl: pkg.url('model/other.json') });
+      assert.ifError(error);
+      await rm(path);
+    }
+  } finally {
+    await server.close();
+  }
+});
+
+test('page and worker of two versions refuse each other, and say so', async () => {
+  const mixed = await fakePackage(model);
+  try {
+    const { loadEncoder } = await mixed.import();
+    // An old worker under a new page: what it answers has another version, or none.
+    for (const version of ['"0.0.9"', 'undefined']) {
+      await writeFile(join(mixed.root, 'worker.js'), `import { parentPort } from 'node:worker_threads';
+        parentPort.on('message', ({ id }) => parentPort.postMessage({ id, version: ${version} }));`);
+      const error = await loadEncoder().then(() => assert.fail('it loaded'), (e) => e);
+      assert.equal(error.code, 'worker_failed');
+      assert.match(error.message, /0\.0\.9|older/);
+      assert.match(error.message, /one version/);
+    }
+    // A new worker under an old page.
+    const { createService } = await import(mixed.url('service.js'));
+    const answers = [];
+    const serve = createService((message) => answers.push(message));
+    await serve({ id: 1, op: 'code', version: '0.0.9' });
+    await serve({ id: 2, op: 'memory' });
+    assert.deepEqual(answers.map(({ id, error }) => [id, error.code]), [[1, 'worker_failed'], [2, 'worker_failed']]);
+    assert.match(answers[0].error.message, /0\.0\.9/);
+  } finally {
+    await mixed.remove();
+  }
+});
+
+/** A worker thread with the face of a browser's worker, which dies without a word. */
+function silentWorker(url, made) {
+  const thread = new Worker(new URL(url), { execArgv: [] });
+  const face = {
+    postMessage: (message, transfer) => thread.postMessage(message, transfer),
+    terminate: () => thread.terminate(),
+  };
+  thread.on('message', (data) => face.onmessage({ data }));
+  made.push(thread);
+  return face;
+}
+
+test('a worker that is ended from outside: what is pending ends as crashed, the next call works', async () => {
+  const made = [];
+  const encoder = await munjang.loadEncoder({ createWorker: () => silentWorker(pkg.url('worker.js'), made) });
+  assert.equal((await encoder.encode('가')).length, 8);
+  const call = encoder.encode(Array(10_000).fill('#slow'));
+  const started = performance.now();
+  setTimeout(() => made[0].terminate(), 50);
+  await assert.rejects(call, { code: 'crashed' });
+  assert.ok(performance.now() - started < 20_000);
+  assert.equal((await encoder.encode('나')).length, 8);
+  assert.equal(made.length, 2);
+  encoder.dispose();
+});
+
+test('a worker that is slow is not taken for one that was ended', async () => {
+  const made = [];
+  const encoder = await munjang.loadEncoder({ createWorker: () => silentWorker(pkg.url('worker.js'), made) });
+  await encoder.encode(Array(100).fill('#slow'));
+  assert.equal(made.length, 1);
+  encoder.dispose();
+});
+
+test('workerUrl, and what createWorker may not give', async () => {
+  const encoder = await munjang.loadEncoder({ workerUrl: pkg.url('worker.js'), wasmUrl: pkg.url('wasm') });
+  assert.equal(encoder.info.worker, true);
+  encoder.dispose();
+  for (const createWorker of [() => undefined, () => ({}), async () => 7, () => { throw new Error('no'); }]) {
+    await assert.rejects(munjang.loadEncoder({ createWorker }), { name: 'MunjangError', code: 'worker_failed' });
+  }
+  await assert.rejects(munjang.loadEncoder({ workerUrl: pkg.url('not-there.js') }), { code: 'worker_failed' });
+  await assert.rejects(munjang.loadEncoder({ wasmUrl: pkg.url('not-there/') }), { code: 'wasm_unavailable' });
+});
+
 describe('with a cache', () => {
-  // Node has no Cache API; this one behaves like it as far as the package can see.
-  const store = new Map();
+  let store;
   before(() => {
-    globalThis.caches = {
-      open: async () => ({
-        match: async (key) => (store.has(key) ? new Response(store.get(key).slice()) : undefined),
-        put: async (key, response) => void store.set(key, new Uint8Array(await response.arrayBuffer())),
-        delete: async (key) => store.delete(key),
-      }),
-      delete: async () => {
-        const had = store.size > 0;
-        store.clear();
-        return had;
-      },
-    };
+    globalThis.caches = fakeCaches();
+    store = globalThis.caches.models;
   });
   after(() => delete globalThis.caches);
 
@@ -391,8 +510,8 @@ describe('with a cache', () => {
     const { caches } = globalThis;
     const { open } = caches;
     // A slow disk.
-    caches.open = async () => {
-      const cache = await open();
+    caches.open = async (name) => {
+      const cache = await open(name);
       return { ...cache, put: async (key, response) => { await new Promise((r) => setTimeout(r, 100)); await cache.put(key, response); } };
     };
     try {
@@ -405,6 +524,25 @@ describe('with a cache', () => {
       caches.open = open;
       store.clear();
     }
+  });
+
+  test('a model that nobody has loaded for a month is dropped, whatever else is kept', async () => {
+    const days = (n) => new Response(String(Math.floor(Date.now() / 864e5) - n));
+    const [models, uses] = await Promise.all([caches.open('munjang-models'), caches.open('munjang-models-used')]);
+    const key = (name) => `https://munjang.invalid/sha256/${name}`;
+    for (const [name, age] of [['old', 31], ['young', 29], ['unknown']]) {
+      await models.put(key(name), new Response(name));
+      if (age) await uses.put(key(name), days(age));
+    }
+    await withServer(() => model, async (load) => {
+      await load();
+      await settled();
+    });
+    const kept = [...store.keys()].map((url) => url.split('/').at(-1)).sort();
+    assert.deepEqual(kept, [sha256(model), 'unknown', 'young'].sort());
+    assert.ok(await uses.match(key('unknown')), 'its month has begun');
+    assert.equal(await munjang.clearModelCache(), true);
+    assert.equal(await uses.match(key('young')), undefined);
   });
 
   test('a damaged download is never cached and fetched only once', async () => {

@@ -71,7 +71,7 @@ test('what the pages ask for in advance is there', async () => {
   for (const page of ['index.html', 'bench.html']) {
     for (const [, path] of (await www(page)).matchAll(/rel="modulepreload" href="([^"]+)"/g)) {
       // Made by the build.
-      if (path.startsWith('../pkg/model/')) continue;
+      if (/^\.\.\/pkg\/(model|wasm)\//.test(path)) continue;
       await access(new URL(`../../www/${path}`, import.meta.url));
     }
   }

@@ -17,6 +17,7 @@ export async function serve(routes) {
   return {
     origin: `http://127.0.0.1:${server.address().port}`,
     requests,
+    routes,
     close: () => {
       server.closeAllConnections();
       return new Promise((resolve) => server.close(resolve));

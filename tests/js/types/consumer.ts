@@ -1,6 +1,6 @@
 // What a user writes, in strict TypeScript. Each line under "@ts-expect-error" must not compile.
-import { MunjangError, SentenceEncoder, clearModelCache, loadEncoder } from 'munjang';
-import type { CallOptions, EncodeReport, EncoderInfo, LoadOptions, MunjangErrorCode } from 'munjang';
+import { MunjangError, SentenceEncoder, clearModelCache, cosineSimilarity, loadEncoder } from 'munjang';
+import type { CallOptions, Embedding, EncodeReport, EncoderInfo, LoadOptions, MunjangErrorCode } from 'munjang';
 
 const options: LoadOptions = {
   modelUrl: new URL('https://example.com/model.json'),
@@ -9,18 +9,27 @@ const options: LoadOptions = {
   worker: true,
   workers: 2,
   cache: false,
+  wasmUrl: '/munjang/wasm/',
+  workerUrl: new URL('https://cdn.example.com/munjang/worker.js'),
+  createWorker: () => new Worker('/munjang/worker.js', { type: 'module' }),
   build: 'simd128',
 };
 
 async function use(): Promise<void> {
   using encoder: SentenceEncoder = await loadEncoder(options);
-  const one: Float32Array = await encoder.encode('안녕');
-  const many: Float32Array[] = await encoder.encode(['안녕', '잘 가'] as const);
+  const one: Embedding = await encoder.encode('안녕');
+  const many = await encoder.encode(['안녕', '잘 가'] as const);
   const call: CallOptions = { onProgress: ({ done, total }) => console.log(done / total) };
   const report: EncodeReport = await encoder.encodeWithReport('안녕', call);
   const flags: boolean[] = report.truncated;
   const matrix: Float32Array[] = await encoder.similarity(['가'], many);
   await encoder.similarity(one);
+  await encoder.similarity(['가', one, [...one]], [new Float64Array(one), '나']);
+  const cosine: number = cosineSimilarity(one, [...one]);
+  const either = '가' as string | string[];
+  const oneOrMany: Float32Array | Float32Array[] = await encoder.encode(either);
+  const countOrCounts: number | number[] = await encoder.countTokens(either);
+  const buffer: ArrayBuffer = one.buffer;
   await encoder.similarity('가', '나', { signal: AbortSignal.timeout(1000) });
   const count: number = await encoder.countTokens('가');
   const counts: number[] = await encoder.countTokens(['가']);
@@ -29,7 +38,7 @@ async function use(): Promise<void> {
   const ms: number = info.timings.total;
   const gone: boolean = await clearModelCache();
   encoder.dispose();
-  console.log(flags, matrix, count, counts, wasmBytes, ms, gone, info.source === 'cache');
+  console.log(cosine, oneOrMany, countOrCounts, buffer, flags, matrix, count, counts, wasmBytes, ms, gone, info.source === 'cache');
 
   // @ts-expect-error numbers are not texts
   await encoder.encode(7);

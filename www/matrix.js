@@ -16,6 +16,20 @@ export function indexOfLargest(values) {
   return best;
 }
 
+/** Below this nothing is called the closest: such sentences have little to do with each other. */
+export const CLOSE = 0.3;
+
+/**
+ * Where a row's closest sentence is, or -1. The sentence itself does not count.
+ * @param {string} text
+ * @param {string[]} others
+ * @param {(number | null)[]} values
+ */
+export function closest(text, others, values) {
+  const best = indexOfLargest(values.map((value, i) => (others[i].trim() === text.trim() ? null : value)));
+  return best >= 0 && values[best] >= CLOSE ? best : -1;
+}
+
 export class MatrixView {
   #table;
   #onSelect;
@@ -34,6 +48,12 @@ export class MatrixView {
     table.addEventListener('keydown', (event) => this.#move(event));
     table.addEventListener('focusin', (event) => this.#choose(event.target.closest('td')));
     table.addEventListener('click', (event) => event.target.closest('td')?.focus());
+  }
+
+  /** Chooses a cell without moving the focus. */
+  select(row, column) {
+    this.#at = { row, column };
+    this.#mark();
   }
 
   /** The chosen cell. */
@@ -60,7 +80,7 @@ export class MatrixView {
     columns.forEach((label, c) => fillLabel(head.cells[c + 1], label, words));
     rows.forEach((label, r) => {
       fillLabel(body[r].cells[0], label, words);
-      const best = columns.length > 1 ? indexOfLargest(values[r]) : -1;
+      const best = columns.length > 1 ? closest(label.text, columns.map(({ text }) => text), values[r]) : -1;
       columns.forEach((_, c) => this.#fill(body[r].cells[c + 1], values[r][c], c === best));
     });
     this.#mark();

@@ -3,49 +3,16 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { PKG, WWW } from './built.js';
-import { launch } from './chromium.js';
-import { openSite } from './site.js';
+import { visits } from './visit.js';
 
 const manifest = JSON.parse(await readFile(new URL('model/manifest.json', PKG), 'utf8'));
 const modelPath = `/pkg/model/${manifest.file}`;
-
-let site;
-let browser;
-before(async () => {
-  site = await openSite({ '/': WWW, '/pkg/': PKG });
-  browser = await launch();
-});
-after(async () => {
-  await browser.close();
-  await site.close();
-});
-
-async function withPage(options, run) {
-  const context = await browser.newContext({ locale: 'ko-KR', viewport: { width: 1200, height: 900 }, ...options });
-  const problems = [];
-  try {
-    const page = await context.newPage();
-    page.on('pageerror', (error) => problems.push(error.message));
-    page.on('request', (request) => {
-      if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(site.origin)) problems.push(`foreign: ${request.url()}`);
-    });
-    await run(page, context);
-    assert.deepEqual(problems, []);
-  } finally {
-    site.intercept = undefined;
-    await context.close();
-  }
-}
-
-async function open(page, path = '/') {
-  await page.goto(site.origin + path);
-  await page.waitForSelector('#facts:not([hidden])');
-  await page.waitForFunction(() => /\d/.test(document.querySelector('#fact-speed').textContent));
-}
+const visit = visits();
+const { withPage, open } = visit;
 
 const read = (page) =>
   page.evaluate(() => [...document.querySelector('#matrix').tBodies[0].rows].map((row) =>
@@ -80,7 +47,9 @@ test('the matrix of the first sentences: values, labels, legend, facts', () =>
     assert.equal(await page.textContent('#fact-build'), 'relaxed SIMD');
     assert.match(await page.textContent('#fact-speed'), /^[\d.]+ ms$/);
     assert.equal(await page.textContent('#fact-source'), '네트워크');
-    assert.match(await page.textContent('footer'), /KLUE-STS.*CC BY-SA 4\.0/s);
+    assert.match(await page.textContent('#panel-compare .credit'), /KLUE-STS.*CC BY-SA 4\.0/s);
+    assert.equal(await page.isVisible('#facts'), false, "the developer's facts are folded away");
+    assert.equal(await page.isVisible('#loading'), false);
   }));
 
 test('the progress bar shows the bytes, and the second visit comes from the cache', () =>
@@ -88,21 +57,20 @@ test('the progress bar shows the bytes, and the second visit comes from the cach
     const model = await readFile(new URL(`model/${manifest.file}`, PKG));
     let release;
     const held = new Promise((resolve) => { release = resolve; });
-    site.intercept = (path, response) => {
+    visit.site.intercept = (path, response) => {
       if (path !== modelPath) return false;
       response.writeHead(200, { 'content-length': model.length });
       response.write(model.subarray(0, model.length / 2));
       held.then(() => response.end(model.subarray(model.length / 2)));
       return true;
     };
-    await page.goto(site.origin);
+    await page.goto(visit.site.origin);
     await page.waitForFunction(() => document.querySelector('#progress').value >= 0.45);
     const total = (manifest.bytes / 1e6).toFixed(1);
     const half = (manifest.bytes / 2e6).toFixed(1);
     await page.waitForFunction((text) => document.querySelector('#bytes').textContent === text, `${half} / ${total} MB`);
     release();
-    await page.waitForSelector('#facts:not([hidden])');
-    assert.equal(await page.isVisible('#loading'), false);
+    await page.waitForSelector('#loading', { state: 'hidden' });
     await page.evaluate(async () => {
       while ((await (await caches.open('munjang-models')).keys()).length !== 1) await new Promise((r) => setTimeout(r, 20));
     });
@@ -162,6 +130,17 @@ test('by keyboard', () =>
     await open(page);
     await page.focus('[data-lang=en]');
     await page.keyboard.press('Tab');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-compare');
+    await page.keyboard.press('ArrowRight');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'tab-search');
+    assert.equal(await page.isVisible('#panel-compare'), true, 'the arrow alone opens nothing');
+    await page.keyboard.press('ArrowRight');
+    const stops = [];
+    for (let n = 0; n < 7; n++) {
+      await page.keyboard.press('Tab');
+      stops.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className));
+    }
+    assert.deepEqual(stops.slice(0, 6), ['pair-a', 'pair-b', 'set', 'set', 'set', 'set']);
     const at = () => page.evaluate(() => {
       const cell = document.activeElement;
       return cell.tagName === 'TD' ? [cell.parentElement.sectionRowIndex, cell.cellIndex - 1] : cell.tagName;
@@ -171,7 +150,9 @@ test('by keyboard', () =>
     await page.keyboard.press('ArrowRight');
     await page.keyboard.press('ArrowRight');
     assert.deepEqual(await at(), [1, 2]);
-    assert.match(await page.textContent('#pair'), /^A2 × B3: .*캐나다.*주차장/);
+    assert.match(await page.inputValue('#pair-a'), /캐나다/);
+    assert.match(await page.inputValue('#pair-b'), /주차장/);
+    assert.equal(await page.getAttribute('#pair-b', 'aria-label'), '문장 B3');
     await page.keyboard.press('End');
     await page.keyboard.press('ArrowRight');
     assert.deepEqual(await at(), [1, 3]);
@@ -189,13 +170,22 @@ test('two languages, remembered', () =>
     await open(page);
     assert.equal(await page.getAttribute('html', 'lang'), 'en');
     assert.match(await page.textContent('h1'), /Korean sentences/);
+    assert.equal(await page.textContent('[data-i18n=pairTitle]'), 'Change one of the two sentences');
     await page.click('[data-lang=ko]');
     assert.equal(await page.getAttribute('html', 'lang'), 'ko');
-    assert.match(await page.textContent('h1'), /문장의 뜻/);
+    assert.match(await page.textContent('h1'), /한국어 문장/);
     await open(page);
     assert.equal(await page.getAttribute('html', 'lang'), 'ko');
     await open(page, '/?lang=en');
     assert.equal(await page.getAttribute('html', 'lang'), 'en');
+  }));
+
+test('a language in the address that is none', () =>
+  withPage({ locale: 'en-US' }, async (page) => {
+    for (const name of ['constructor', '__proto__', 'toString', '']) {
+      await open(page, `/?lang=${name}`);
+      assert.match(await page.textContent('h1'), /Korean sentences/, name);
+    }
   }));
 
 for (const colorScheme of ['light', 'dark']) {
@@ -216,21 +206,31 @@ for (const colorScheme of ['light', 'dark']) {
       const [red] = seen.paper.match(/\d+/g).map(Number);
       assert.ok(colorScheme === 'dark' ? red < 60 : red > 200);
       await page.locator('#matrix tbody td').nth(5).tap();
-      assert.match(await page.textContent('#pair'), /^A2 × B2/);
+      assert.match(await page.inputValue('#pair-a'), /캐나다/);
+      // Typing and its result are seen together: the number stands between the two sentences.
+      await page.locator('#pair-a').scrollIntoViewIfNeeded();
+      const pair = await page.evaluate(() => [...document.querySelectorAll('#pair-a, #verdict, #pair-b')].map((e) => {
+        const { top, bottom } = e.getBoundingClientRect();
+        return [top, bottom];
+      }));
+      assert.ok(pair[0][1] <= pair[1][0] && pair[1][1] <= pair[2][0] && pair[2][1] - pair[0][0] < 340, `one above the other: ${pair}`);
     }));
 }
 
 test('a model that is not there: what to do, and another try', () =>
   withPage({}, async (page) => {
-    site.intercept = (path, response) => path === modelPath && (response.writeHead(404).end(), true);
-    await page.goto(site.origin);
+    visit.site.intercept = (path, response) => path === modelPath && (response.writeHead(404).end(), true);
+    await page.goto(visit.site.origin);
     await page.waitForSelector('#failure:not([hidden])');
+    assert.match(await page.textContent('#failure-advice'), /모델/);
+    assert.doesNotMatch(await page.textContent('#failure-advice'), /build|server|HTTP/i, 'a failure speaks to visitors');
+    assert.equal(await page.isVisible('#failure-code'), false);
+    await page.click('#failure summary');
     assert.equal(await page.textContent('#failure-code'), 'model_not_found');
-    assert.match(await page.textContent('#failure-advice'), /build\.sh demo/);
     assert.equal(await page.getAttribute('#failure', 'role'), 'alert');
-    site.intercept = undefined;
+    visit.site.intercept = undefined;
     await page.click('#retry');
-    await page.waitForSelector('#facts:not([hidden])');
+    await page.waitForFunction(() => /\d/.test(document.querySelector('#fact-speed').textContent));
     assert.equal(await page.isVisible('#failure'), false);
     assert.equal((await read(page)).length, 4);
   }));
@@ -245,7 +245,7 @@ test('without a network after the first visit', () =>
     // The second visit goes through the service worker, which keeps the files; the third has no network.
     await open(page);
     await context.setOffline(true);
-    site.intercept = (_path, response) => (response.destroy(), true);
+    visit.site.intercept = (_path, response) => (response.destroy(), true);
     await open(page);
     assert.equal(await page.textContent('#fact-source'), '캐시');
     assert.equal((await read(page)).length, 4);
@@ -253,7 +253,7 @@ test('without a network after the first visit', () =>
 
 test('as ./build.sh demo serves it', async () => {
   const server = spawn(process.execPath, [fileURLToPath(new URL('serve.mjs', WWW))], { env: { ...process.env, PORT: '0' } });
-  const context = await browser.newContext();
+  const context = await visit.browser.newContext();
   try {
     const [line] = await once(server.stdout, 'data');
     const [address] = String(line).match(/http:\/\/\S+/);
@@ -263,6 +263,7 @@ test('as ./build.sh demo serves it', async () => {
     assert.equal((await read(page)).length, 4);
     const scope = await page.evaluate(async () => (await navigator.serviceWorker.ready).scope);
     assert.equal(new URL(scope).pathname, '/', 'the service worker may keep the package too');
+    await page.click('#developer summary');
     await page.click('footer a[href="bench.html"]');
     await page.waitForSelector('#start');
   } finally {
@@ -273,7 +274,7 @@ test('as ./build.sh demo serves it', async () => {
 
 test('the page to measure on gives a result to copy', () =>
   withPage({ locale: 'en-US', permissions: ['clipboard-read', 'clipboard-write'] }, async (page) => {
-    await page.goto(`${site.origin}/bench.html?rounds=1`);
+    await page.goto(`${visit.site.origin}/bench.html?rounds=1`);
     await page.click('#start');
     await page.waitForSelector('#copy:not([disabled])', { timeout: 240_000 });
     assert.equal(await page.locator('.results').count(), 3);

@@ -49,6 +49,7 @@ pub mod eval;
 #[doc(hidden)]
 pub mod files;
 pub mod format;
+pub mod index;
 pub mod kernels;
 pub mod model;
 pub mod quant;

@@ -341,6 +341,27 @@ impl HybridIndex {
         }
     }
 
+    /// Where the passages of `document` lie in its text.
+    pub(crate) fn places_of(&self, document: u32) -> Result<&[(u32, u32)]> {
+        Ok(&self.places[self.rows(document)?])
+    }
+
+    /// Takes the vector of one passage, which is there and has none, as it is kept; otherwise says why not.
+    pub(crate) fn import_vector(
+        &mut self,
+        document: u32,
+        passage: usize,
+        bytes: &[u8],
+    ) -> std::result::Result<(), String> {
+        if let Some(fault) = self.vectors.fault(bytes) {
+            return Err(fault);
+        }
+        let row = self.rows_of[&document].0 as usize + passage;
+        self.vectors.import(row, bytes);
+        self.encoded += usize::from(self.vectors.has(row));
+        Ok(())
+    }
+
     /// Bytes of one passage in [`export_vectors`](Self::export_vectors).
     pub fn exported_bytes(&self) -> usize {
         self.vectors.exported_bytes()

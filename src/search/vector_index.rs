@@ -234,6 +234,42 @@ impl VectorIndex {
         Ok(found.into_iter().map(|(row, score)| VectorHit { row: row as usize, score }).collect())
     }
 
+    /// Bytes of a stored vector, and of the same in 8 bits.
+    pub(crate) fn stored_bytes(&self) -> [usize; 2] {
+        [self.vectors.exported_bytes(), self.fine.as_ref().map_or(0, Vectors::exported_bytes)]
+    }
+
+    /// Appends a vector as it is kept, or with `fine` the same in 8 bits.
+    pub(crate) fn export(&self, row: usize, fine: bool, out: &mut Vec<u8>) {
+        let vectors = if fine { self.fine.as_ref() } else { Some(&self.vectors) };
+        if let Some(vectors) = vectors {
+            vectors.export(row, out);
+        }
+    }
+
+    /// Takes what [`export`](Self::export) gave, for each row its vector first; otherwise says why not.
+    pub(crate) fn import(
+        &mut self,
+        row: usize,
+        fine: bool,
+        bytes: &[u8],
+    ) -> std::result::Result<(), String> {
+        let vectors = if fine { self.fine.as_mut() } else { Some(&mut self.vectors) };
+        let Some(vectors) = vectors else { return Err("it is not expected".into()) };
+        if let Some(fault) = vectors.fault(bytes) {
+            return Err(fault);
+        }
+        if row >= vectors.len() {
+            vectors.push_absent();
+        }
+        vectors.import(row, bytes);
+        if !vectors.has(row) {
+            return Err("it is absent".into());
+        }
+        self.live += usize::from(!fine);
+        Ok(())
+    }
+
     fn scan(
         &self,
         query: &Query,

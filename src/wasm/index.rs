@@ -1,13 +1,12 @@
 //! Indexes and passages as exports. Places in texts are in UTF-16 units, as JavaScript counts.
 
-use std::ops::Range;
-
-use js_sys::{Float32Array, Object, Reflect, Uint32Array};
+use js_sys::{Float32Array, Object, Reflect, Uint8Array, Uint32Array};
 use wasm_bindgen::prelude::*;
 
 use super::error::to_js;
 use crate::error::{Error, ErrorKind};
-use crate::search::{self, HybridQuery, Precision};
+use crate::index::Source;
+use crate::search::{self, HybridQuery, Precision, from_utf16, to_utf16};
 
 /// The passages of `text`: `[start, end, start, end, …]`, at most `max_chars` characters each, in order,
 /// without white space around them. None for a blank text.
@@ -220,9 +219,218 @@ impl HybridIndex {
     }
 }
 
+#[wasm_bindgen]
+impl HybridIndex {
+    /// The index as a file. `documents` are all documents in the order in which they shall be numbered, `json` the
+    /// same as `[{ "text": …, … }]`, `max_chars` what their passages were cut to.
+    ///
+    /// Throws `input_invalid` if one of the documents is not there.
+    #[wasm_bindgen(js_name = toBytes)]
+    pub fn to_bytes(
+        &self,
+        documents: &[u32],
+        json: &str,
+        max_chars: u32,
+    ) -> Result<Uint8Array, JsValue> {
+        let pieces = js_sys::Array::new();
+        let mut write = |piece: &[u8]| {
+            pieces.push(&Uint8Array::from(piece));
+        };
+        let total =
+            self.inner.write(documents, json, max_chars as usize, &mut write).map_err(to_js)?;
+        let file = Uint8Array::new_with_length(total as u32);
+        let mut at = 0;
+        for piece in pieces.iter().map(Uint8Array::from) {
+            file.set(&piece, at);
+            at += piece.length();
+        }
+        Ok(file)
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote: `{ index, json, maxChars }`. The documents are numbered from
+    /// 0 in the order of `json`. With `model_id` only vectors of that model are taken.
+    ///
+    /// Throws `index_invalid` if the file is damaged, of another kind or version, or belongs to another model.
+    #[wasm_bindgen(js_name = fromBytes)]
+    pub fn from_bytes(bytes: &Uint8Array, model_id: Option<String>) -> Result<Object, JsValue> {
+        let stored =
+            search::HybridIndex::from_source(&Bytes(bytes), model_id.as_deref()).map_err(to_js)?;
+        let result = Object::new();
+        Reflect::set(&result, &"index".into(), &HybridIndex { inner: stored.index }.into())?;
+        Reflect::set(&result, &"json".into(), &stored.json.into())?;
+        Reflect::set(&result, &"maxChars".into(), &(stored.max_chars as u32).into())?;
+        Ok(result)
+    }
+}
+
+/// [`search::VectorIndex`], whose rows `pkg/vector_index.js` gives ids.
+#[wasm_bindgen(js_name = VectorRows)]
+pub struct VectorRows {
+    inner: search::VectorIndex,
+    /// Of a file that was read.
+    ids: String,
+}
+
+#[wasm_bindgen(js_class = VectorRows)]
+impl VectorRows {
+    /// An empty index. `precision` is `int8`, `float32` or `binary`; `rescore` is for the last.
+    ///
+    /// Throws `input_invalid` for what [`search::VectorIndex::new`] refuses.
+    #[wasm_bindgen(constructor)]
+    pub fn new(
+        dimension: f64,
+        precision: &str,
+        rescore: bool,
+        model_id: Option<String>,
+    ) -> Result<VectorRows, JsValue> {
+        let dimension = whole("dimension", dimension)?;
+        let precision = Precision::from_name(precision).map_err(to_js)?;
+        search::VectorIndex::new(dimension, precision, rescore, model_id.as_deref())
+            .map(|inner| VectorRows { inner, ids: String::new() })
+            .map_err(to_js)
+    }
+
+    /// Appends vectors, all or none; returns the first one's row.
+    ///
+    /// Throws `input_invalid` for vectors of another size, not finite or all zeros.
+    pub fn add(&mut self, vectors: &[f32]) -> Result<usize, JsValue> {
+        self.inner.add(vectors).map_err(to_js)
+    }
+
+    /// Replaces the vector of a row.
+    ///
+    /// Throws `input_invalid` as [`add`](Self::add), or if there is no such row.
+    pub fn update(&mut self, row: u32, vector: &[f32]) -> Result<(), JsValue> {
+        self.inner.update(row as usize, vector).map_err(to_js)
+    }
+
+    /// Removes a row; whether it was there. Other rows keep their numbers.
+    pub fn remove(&mut self, row: u32) -> bool {
+        self.inner.remove(row as usize)
+    }
+
+    /// Removes all rows.
+    pub fn clear(&mut self) {
+        self.inner.clear();
+    }
+
+    /// Gives back the space of removed rows: those that stay move up, in their order.
+    pub fn compact(&mut self) {
+        self.inner.compact();
+    }
+
+    /// Rows, removed ones included.
+    #[wasm_bindgen(getter)]
+    pub fn rows(&self) -> usize {
+        self.inner.rows()
+    }
+
+    /// The number of vectors.
+    #[wasm_bindgen(getter)]
+    pub fn length(&self) -> usize {
+        self.inner.len()
+    }
+
+    /// Values of one vector.
+    #[wasm_bindgen(getter)]
+    pub fn dimension(&self) -> usize {
+        self.inner.dimension()
+    }
+
+    /// How vectors are kept.
+    #[wasm_bindgen(getter)]
+    pub fn precision(&self) -> String {
+        self.inner.precision().name().to_owned()
+    }
+
+    /// Whether the best by signs are compared again.
+    #[wasm_bindgen(getter)]
+    pub fn rescore(&self) -> bool {
+        self.inner.rescores()
+    }
+
+    /// The id of the model that made the vectors, if it was said.
+    #[wasm_bindgen(getter, js_name = modelId)]
+    pub fn model_id(&self) -> Option<String> {
+        self.inner.model_id().map(str::to_owned)
+    }
+
+    /// Bytes held.
+    #[wasm_bindgen(getter, js_name = byteLength)]
+    pub fn byte_length(&self) -> usize {
+        self.inner.byte_len()
+    }
+
+    /// The most similar rows, best first, equal scores in order: `{ rows: Uint32Array, scores: Float32Array }`.
+    ///
+    /// Throws `input_invalid` for a query of another size, not finite or all zeros, or a `top_k` that is not a whole
+    /// number.
+    pub fn search(
+        &self,
+        query: &[f32],
+        top_k: f64,
+        min_score: Option<f32>,
+        mask: Option<Vec<u8>>,
+    ) -> Result<Object, JsValue> {
+        let options = search::SearchOptions {
+            top_k: whole("topK", top_k)?,
+            min_score: min_score.unwrap_or(f32::NEG_INFINITY),
+            mask: mask.as_deref(),
+        };
+        let hits = self.inner.search(query, options).map_err(to_js)?;
+        let rows: Vec<u32> = hits.iter().map(|hit| hit.row as u32).collect();
+        let scores: Vec<f32> = hits.iter().map(|hit| hit.score).collect();
+        let result = Object::new();
+        Reflect::set(&result, &"rows".into(), &Uint32Array::from(rows.as_slice()))?;
+        Reflect::set(&result, &"scores".into(), &Float32Array::from(scores.as_slice()))?;
+        Ok(result)
+    }
+
+    /// The index as a file, without removed rows; `ids` is JSON.
+    #[wasm_bindgen(js_name = toBytes)]
+    pub fn to_bytes(&self, ids: &str) -> Uint8Array {
+        let file = Uint8Array::new_with_length(self.inner.file_bytes(ids) as u32);
+        let mut at = 0;
+        self.inner.write(ids, &mut |piece| {
+            file.subarray(at, at + piece.len() as u32).copy_from(piece);
+            at += piece.len() as u32;
+        });
+        file
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote; with `model_id` only vectors of that model are taken.
+    ///
+    /// Throws `index_invalid` if the file is damaged, of another kind or version, or belongs to another model.
+    #[wasm_bindgen(js_name = fromBytes)]
+    pub fn from_bytes(bytes: &Uint8Array, model_id: Option<String>) -> Result<VectorRows, JsValue> {
+        search::VectorIndex::from_source(&Bytes(bytes), model_id.as_deref())
+            .map(|(inner, ids)| VectorRows { inner, ids })
+            .map_err(to_js)
+    }
+
+    /// The ids of the file that was read, once.
+    #[wasm_bindgen(js_name = takeIds)]
+    pub fn take_ids(&mut self) -> String {
+        std::mem::take(&mut self.ids)
+    }
+}
+
+/// A file in JavaScript's memory, read piece by piece: WebAssembly memory never shrinks.
+struct Bytes<'a>(&'a Uint8Array);
+
+impl Source for Bytes<'_> {
+    fn len(&self) -> usize {
+        self.0.length() as usize
+    }
+
+    fn read(&self, at: usize, out: &mut [u8]) {
+        self.0.subarray(at as u32, (at + out.len()) as u32).copy_to(out);
+    }
+}
+
 /// A number that JavaScript gave where a whole one of at least 0 is wanted.
 fn whole(name: &str, value: f64) -> Result<usize, JsValue> {
-    if value >= 0.0 && value.fract() == 0.0 {
+    if value >= 0.0 && (value.fract() == 0.0 || value.is_infinite()) {
         // What is beyond the address space is as good as its end.
         return Ok(value as usize);
     }
@@ -230,41 +438,4 @@ fn whole(name: &str, value: f64) -> Result<usize, JsValue> {
         ErrorKind::InputInvalid,
         format!("{name} is {value}; expected a whole number of at least 0"),
     )))
-}
-
-/// Ranges of bytes, in order, as UTF-16 units.
-fn to_utf16(text: &str, ranges: &[Range<usize>]) -> Vec<u32> {
-    let mut chars = text.char_indices();
-    let (mut byte, mut unit) = (0, 0);
-    let mut place = |wanted: usize| {
-        while byte < wanted {
-            let Some((_, c)) = chars.next() else { break };
-            byte += c.len_utf8();
-            unit += c.len_utf16() as u32;
-        }
-        unit
-    };
-    ranges.iter().flat_map(|range| [place(range.start), place(range.end)]).collect()
-}
-
-/// Places in UTF-16 units as bytes; none if one of them lies beyond the text or inside a character.
-fn from_utf16(text: &str, places: &[u32]) -> Option<Vec<usize>> {
-    let mut wanted: Vec<u32> = places.to_vec();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let mut bytes = Vec::with_capacity(wanted.len());
-    let mut chars = text.chars();
-    let (mut byte, mut unit) = (0, 0);
-    for &place in &wanted {
-        while unit < place {
-            let c = chars.next()?;
-            byte += c.len_utf8();
-            unit += c.len_utf16() as u32;
-        }
-        if unit != place {
-            return None;
-        }
-        bytes.push(byte);
-    }
-    places.iter().map(|place| Some(bytes[wanted.binary_search(place).ok()?])).collect()
 }

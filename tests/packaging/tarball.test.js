@@ -32,12 +32,12 @@ before(async () => {
 after(() => rm(folder, { recursive: true, force: true }));
 
 test('the tarball holds what is needed and nothing else', async () => {
-  for (const path of ['index.js', 'index.d.ts', 'worker.js', 'README.md', 'package.json', 'internal/bench-entry.js', 'model/manifest.json',
+  for (const path of ['index.js', 'index.d.ts', 'search.js', 'search.d.ts', 'vector_index.d.ts', 'worker.js', 'README.md', 'package.json', 'internal/bench-entry.js', 'model/manifest.json',
     'model/model.js', `model/${manifest.file}`, 'wasm/munjang.js', 'wasm/munjang_simd.wasm', 'wasm/munjang_relaxed.wasm',
     'wasm/munjang_general_simd.wasm', 'wasm/munjang_general_relaxed.wasm']) {
     assert.ok(files.includes(path), `${path} is missing`);
   }
-  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|index\.d\.ts|[a-z]+\.js|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang(\.js|_(general_)?(simd|relaxed)\.wasm))$/;
+  const known = /^(README\.md|LICENSE-(MIT|APACHE)|package\.json|[a-z]+(_[a-z]+)*(\.d\.ts|\.js)|internal\/[a-z-]+\.js|model\/(manifest\.json|model\.js|[\w.-]+\.munjang)|wasm\/munjang(\.js|_(general_)?(simd|relaxed)\.wasm))$/;
   assert.deepEqual(files.filter((path) => !known.test(path)), []);
   const { dependencies, scripts } = JSON.parse(await readFile(join(folder, 'node_modules/munjang/package.json'), 'utf8'));
   assert.equal(dependencies, undefined);
@@ -72,11 +72,32 @@ test('from Node', async () => {
   assert.equal(seen.ours, true);
 });
 
+test('search, from Node', async () => {
+  await writeFile(join(folder, 'find.js'), `
+    import { loadEncoder } from 'munjang';
+    import { MunjangError, SemanticIndex, VectorIndex } from 'munjang/search';
+    const encoder = await loadEncoder();
+    const index = await SemanticIndex.open('notes', { encoder, persist: true });
+    await index.add([{ id: 'rain', text: '내일은 전국에 비가 내리겠습니다.' }, { id: 'tax', text: '연말정산 서류는 1월 말까지 내야 합니다.' }]);
+    const hits = await index.search('우산 챙겨야 할까?');
+    const copy = await SemanticIndex.fromBytes(await index.toBytes(), { encoder });
+    const again = await copy.search('우산 챙겨야 할까?');
+    const error = await index.add(7).catch((error) => error);
+    console.log(JSON.stringify({ hits, again, persistent: index.info.persistent, ours: error instanceof MunjangError, vectors: typeof VectorIndex.create }));
+    await index.close();`);
+  const { stdout } = await run(process.execPath, ['find.js'], { cwd: folder });
+  const { hits, again, ...rest } = JSON.parse(stdout);
+  assert.deepEqual(hits.map(({ id }) => id), ['rain', 'tax']);
+  assert.deepEqual(again, hits);
+  assert.deepEqual(rest, { persistent: false, ours: true, vectors: 'function' });
+});
+
 test('from TypeScript, as Node and as bundlers resolve it', async () => {
-  await cp(new URL('../js/types/consumer.ts', import.meta.url), join(folder, 'consumer.ts'));
+  const consumers = ['consumer.ts', 'search_consumer.ts'];
+  for (const name of consumers) await cp(new URL(`../js/types/${name}`, import.meta.url), join(folder, name));
   for (const [module, moduleResolution] of [['nodenext', 'nodenext'], ['esnext', 'bundler']]) {
     await run(bin('tsc'), ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,dom', '--types', '', '--module', module,
-      '--moduleResolution', moduleResolution, '--ignoreConfig', 'consumer.ts'], { cwd: folder }).catch(({ stdout, stderr }) => assert.fail(stdout + stderr));
+      '--moduleResolution', moduleResolution, '--ignoreConfig', ...consumers], { cwd: folder }).catch(({ stdout, stderr }) => assert.fail(stdout + stderr));
   }
 });
 

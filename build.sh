@@ -294,10 +294,16 @@ command_test() {
   say "candle stays out of the WebAssembly build, tokenizers out of the slim one"
   test_dependencies
   test_wasm
-  stage_package
+  stage_site
   say "Package and page tests"
   (cd tests && npm test)
   say "All tests passed"
+}
+
+# The site's list of files, which its service worker keeps.
+stage_site() {
+  stage_package
+  quiet node www/precache.mjs
 }
 
 # Measures the package against its peers; what this needs (their packages, models) goes to .tools/,

@@ -13,7 +13,7 @@ export function dot(a, b) {
   const sums = new Float32Array(LANES);
   const { length } = a;
   for (let i = 0; i < length; i++) sums[i % LANES] += Math.fround(a[i] * b[i]);
-  for (let width = LANES / 2; width > 0; width /= 2) {
+  for (let width = LANES / 2; width >= 1; width /= 2) {
     for (let lane = 0; lane < width; lane++) sums[lane] += sums[lane + width];
   }
   return sums[0];

@@ -1,27 +1,8 @@
 // Cosine similarity of embeddings, with the bits that the core's `search::dot` gives.
+import { dot } from './dot.js';
 import { defer, now } from './environment.js';
 import { MunjangError, throwIfAborted } from './errors.js';
 import { checkVector, isVector, kindOf } from './options.js';
-
-const { fround } = Math;
-/** Partial sums, added up in a fixed tree: the order of operations is part of the definition. */
-const LANES = 16;
-const sums = new Float32Array(LANES);
-
-/**
- * The dot product in 32-bit floats; of embeddings, which have length 1, the cosine.
- * @param {Float32Array} a
- * @param {Float32Array} b of the same length
- */
-export function dot(a, b) {
-  sums.fill(0);
-  // A product of two 32-bit floats is exact in 64 bits, and a sum is rounded twice to the same float as once.
-  for (let i = 0; i < a.length; i++) sums[i & (LANES - 1)] += fround(a[i] * b[i]);
-  for (let width = LANES >> 1; width > 0; width >>= 1) {
-    for (let lane = 0; lane < width; lane++) sums[lane] += sums[lane + width];
-  }
-  return sums[0];
-}
 
 /** How far a squared length may be from 1 for the vector to count as an embedding. */
 const UNIT = 1e-4;

@@ -1,5 +1,6 @@
 import { loadEncoder } from '../pkg/index.js';
 import { STRINGS, applyLanguage, firstLanguage, keepLanguage } from './i18n.js';
+import { keepForOffline } from './offline.js';
 import { texts } from './workloads.js';
 
 const $ = (id) => document.getElementById(id);
@@ -149,3 +150,4 @@ $('copy').addEventListener('click', async () => {
   say('benchCopied');
 });
 speak(language);
+void keepForOffline();

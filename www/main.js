@@ -2,6 +2,7 @@ import { loadEncoder } from '../pkg/index.js';
 import { Compare } from './compare.js';
 import { addTools } from './compare_tools.js';
 import { STRINGS, applyLanguage, firstLanguage, keepLanguage } from './i18n.js';
+import { keepForOffline } from './offline.js';
 import { makeTabs } from './tabs.js';
 
 const $ = (id) => document.getElementById(id);
@@ -150,6 +151,4 @@ function decodeWords(text) {
   }
 }
 
-// Offline use needs a scope that holds the page and the package beside it. Where the page lies
-// below its origin's root, the server must allow that (Service-Worker-Allowed); without, no harm.
-navigator.serviceWorker?.register('sw.js', { scope: '../' }).catch(() => {});
+void keepForOffline();

@@ -5,6 +5,7 @@ import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname, join, normalize, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { precache } from './precache.mjs';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FOLDERS = ['www', 'pkg'];
@@ -50,6 +51,10 @@ const server = createServer(async (request, response) => {
     return answer(405, { allow: 'GET, HEAD' }, '');
   }
   if (path === '/' || path === '/www') return answer(302, { location: '/www/' }, '');
+  if (path === '/www/precache.js') {
+    // Of the files as they are now; the service worker then asks for them each time.
+    return answer(200, { 'content-type': TYPES['.js'], 'cache-control': 'no-cache' }, request.method === 'HEAD' ? '' : await precache(true));
+  }
   const found = await find(path);
   if (!found) return answer(404, { 'content-type': 'text/plain' }, 'not found\n');
   response.writeHead(200, {

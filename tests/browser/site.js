@@ -13,8 +13,8 @@ const TYPES = {
  * @param {Record<string, string | URL>} folders by path prefix, longest match first
  */
 export async function openSite(folders, host = '127.0.0.1') {
-  /** Set by a test to answer a path by itself: return true when it did. */
-  const site = { intercept: undefined, requests: [] };
+  /** Set by a test to answer a path by itself: return true when it did; `headers` go with every file. */
+  const site = { intercept: undefined, requests: [], headers: { 'cache-control': 'no-store' } };
   const prefixes = Object.keys(folders).sort((a, b) => b.length - a.length);
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost');
@@ -25,7 +25,7 @@ export async function openSite(folders, host = '127.0.0.1') {
     try {
       if (prefix === undefined || path.includes('..')) throw new Error('outside');
       const body = await readFile(new URL(path, folders[prefix]));
-      response.writeHead(200, { 'content-type': TYPES[extname(path)] ?? 'application/octet-stream', 'content-length': body.length, 'cache-control': 'no-store' });
+      response.writeHead(200, { 'content-type': TYPES[extname(path)] ?? 'application/octet-stream', 'content-length': body.length, ...site.headers });
       response.end(body);
     } catch {
       response.writeHead(404, { 'content-type': 'text/plain' }).end('not found');

@@ -35,7 +35,7 @@ export class Documents {
   #free = [];
   /** Numbers of what must not be found. */
   #hidden = new Set();
-  /** @type {Map<number, { documents: Document[], weight: number, living: number }>} the stored ones, with their dead */
+  /** @type {Map<number, { documents: Document[], weight: number, living: number, bytes: number }>} with their dead */
   segments = new Map();
 
   /** @param {object} core */
@@ -69,8 +69,9 @@ export class Documents {
    * Takes in documents of a stored segment, with their vectors.
    * @param {number} segment
    * @param {{ documents: import('./segment.js').StoredDocument[], vectors: Uint8Array }} stored
+   * @param {number} bytes that it takes
    */
-  takeIn(segment, { documents: stored, vectors }) {
+  takeIn(segment, { documents: stored, vectors }, bytes) {
     const passages = stored.reduce((sum, { ranges }) => sum + ranges.length / 2, 0);
     const row = passages === 0 ? 0 : vectors.length / passages;
     const documents = [];
@@ -95,15 +96,15 @@ export class Documents {
       }
       if (made.length > 0) {
         const numbers = Uint32Array.from(made, ({ number }) => number);
-        const bytes = made.length === stored.length ? vectors : joined(parts);
-        coded(() => this.core.importVectors(numbers, bytes));
+        const rows = made.length === stored.length ? vectors : joined(parts);
+        coded(() => this.core.importVectors(numbers, rows));
       }
     } catch (error) {
       for (const document of made) this.#forget(document);
       throw error;
     }
     for (const document of made) document.encoded = document.passages;
-    this.place(segment, documents);
+    this.place(segment, documents, bytes);
   }
 
   /**
@@ -123,8 +124,9 @@ export class Documents {
    * Makes documents the kept ones of their ids.
    * @param {number | undefined} segment where they are stored now
    * @param {Document[]} documents
+   * @param {number} [bytes] that the segment takes
    */
-  place(segment, documents) {
+  place(segment, documents, bytes = 0) {
     for (const document of documents) {
       const { id } = document.view;
       const before = this.kept.get(id);
@@ -142,7 +144,7 @@ export class Documents {
     }
     if (segment !== undefined) {
       const weight = documents.reduce((sum, each) => sum + weightOf(each), 0);
-      this.segments.set(segment, { documents, weight, living: weight });
+      this.segments.set(segment, { documents, weight, living: weight, bytes });
     }
   }
 

@@ -7,6 +7,8 @@ import { Tabs } from './tabs.js';
 
 /** Passages in a segment, about: a transaction's worth, and what is lost at most when the browser dies. */
 export const SEGMENT = 1024;
+/** Segments that are written anew to be merged hold no more bytes than this, together. */
+const MERGED_BYTES = 2 ** 20;
 
 export class Mirror {
   #name;
@@ -122,7 +124,7 @@ export class Mirror {
     let damaged = 0;
     const { meta, numbers, changes } = await this.#store.read(new Set(documents.segments.keys()), (number, bytes) => {
       const segment = readSegment(bytes);
-      if (segment) documents.takeIn(number, segment);
+      if (segment) documents.takeIn(number, segment, bytes.byteLength);
       else damaged++;
     });
     if (meta.modelId !== this.#modelId || meta.precision !== documents.core.precision) {
@@ -209,41 +211,45 @@ export class Mirror {
     const gone = new Set([...fresh.map(({ view }) => view.id), ...removed.map(({ view }) => view.id)]);
     const older = drop.flatMap((number) => documents.living(number)).filter(({ view }) => !gone.has(view.id));
     const groups = groupsOf([...older, ...fresh], all);
+    const sizes = [];
     return {
       step: {
         all, drop, removed: removed.map(({ view }) => view.id),
-        segments: this.#bytesOf(groups.map((group) => group.map((document) => changed.get(document) ?? document))),
+        segments: this.#bytesOf(groups.map((group) => group.map((document) => changed.get(document) ?? document)), sizes),
       },
       place: (numbers) => {
         if (all) documents.segments.clear();
-        groups.forEach((group, i) => documents.place(numbers[i], group));
+        groups.forEach((group, i) => documents.place(numbers[i], group, sizes[i]));
         for (const number of drop) documents.segments.delete(number);
       },
     };
   }
 
-  * #bytesOf(groups) {
+  * #bytesOf(groups, sizes) {
     for (const group of groups) {
-      yield writeSegment(group.map(({ view: { id, text, data }, ranges }) => ({ id, text, ranges, data })),
+      const bytes = writeSegment(group.map(({ view: { id, text, data }, ranges }) => ({ id, text, ranges, data })),
         this.#documents.vectorsOf(group));
+      sizes.push(bytes.byteLength);
+      yield bytes;
     }
   }
 
   /** The last segments as far as they are small beside what is to be added, and all that are wholly dead. */
   #mergeable(fresh) {
     let weight = fresh.reduce((sum, document) => sum + weightOf(document), 0);
-    const merged = [];
+    let merged = 0;
+    const numbers = [];
     let last = true;
-    const numbers = [...this.#documents.segments.keys()].sort((a, b) => b - a);
-    for (const number of numbers) {
-      const { living } = this.#documents.segments.get(number);
-      last &&= living <= weight && weight + living <= SEGMENT;
+    for (const number of [...this.#documents.segments.keys()].sort((a, b) => b - a)) {
+      const { living, bytes } = this.#documents.segments.get(number);
+      last &&= living <= weight && weight + living <= SEGMENT && merged + bytes <= MERGED_BYTES;
       if (last || living === 0) {
-        merged.push(number);
+        numbers.push(number);
         weight += living;
+        merged += living === 0 ? 0 : bytes;
       }
     }
-    return merged.reverse();
+    return numbers.reverse();
   }
 }
 

@@ -10,6 +10,8 @@ import { FORMAT, Store } from './store.js';
 
 /** Passages that go to the encoder at once; they can be found by meaning when they come back. */
 const STEP = 128;
+/** What a segment holds of texts and data at most, about, if its documents are long. */
+const SEGMENT_CHARS = 2 ** 20;
 /** So long the page may be kept from other things. */
 const SLICE_MS = 8;
 const DEFAULT_MAX_CHARS = 150;
@@ -457,14 +459,15 @@ async function inSlices(list, each) {
 /** Cuts a call's documents into parts of about a segment each, in the same way in every tab. */
 function* batches(items, maxChars) {
   let batch = [];
-  let passages = 0;
+  let [passages, chars] = [0, 0];
   for (const item of items) {
     batch.push(item);
     passages += Math.max(1, Math.ceil(item.text.length / maxChars));
-    if (passages >= SEGMENT) {
+    chars += item.text.length + (item.json?.length ?? 0);
+    if (passages >= SEGMENT || chars >= SEGMENT_CHARS) {
       yield batch;
       batch = [];
-      passages = 0;
+      [passages, chars] = [0, 0];
     }
   }
   if (batch.length > 0) yield batch;

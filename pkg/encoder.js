@@ -3,7 +3,7 @@ import { now } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
 import { openModel, sendModel } from './loader.js';
-import { checkCallOptions, sideOf, textsOf } from './options.js';
+import { checkCallOptions, readable, sideOf, textsOf } from './options.js';
 import { Scheduler } from './schedule.js';
 import { similarityMatrix } from './similarity.js';
 
@@ -47,14 +47,14 @@ export class SentenceEncoder {
   }
 
   async encode(input, options) {
-    const texts = textsOf(input);
+    const texts = textsOf(input).map(readable);
     const embeddings = new Array(texts.length);
     await this.#run('encode', texts, options, (at, batch, count) => split(batch.embeddings, count, embeddings, at));
     return typeof input === 'string' ? embeddings[0] : embeddings;
   }
 
   async encodeWithReport(input, options) {
-    const texts = textsOf(input);
+    const texts = textsOf(input).map(readable);
     const embeddings = new Array(texts.length);
     const tokenCounts = new Array(texts.length);
     const truncated = new Array(texts.length);

@@ -95,6 +95,20 @@ export function checkLoadOptions(given) {
   return checked;
 }
 
+/** So many characters the core reads of a text at most. */
+const MOST_CHARS = 2 ** 19;
+
+/**
+ * What the core will read of a text, and one character more, so that it knows that there was more: a copy of all of
+ * a huge text in memory that never shrinks would cost more than the model.
+ */
+export function readable(text) {
+  if (text.length <= MOST_CHARS) return text;
+  let end = 0;
+  for (let chars = 0; chars <= MOST_CHARS && end < text.length; chars++) end += text.codePointAt(end) > 0xffff ? 2 : 1;
+  return text.slice(0, end);
+}
+
 /** The texts of a call as an array of its own, so that later changes to the caller's do no harm. */
 export function textsOf(input) {
   if (typeof input === 'string') return [checkText(input)];

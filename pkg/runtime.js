@@ -6,6 +6,8 @@ import createGlue from './wasm/munjang.js';
 
 /** The first sentences go before the copy for the next visit: writing it takes as long as loading it. */
 const KEEP_AFTER_MS = 250;
+/** UTF-16 units of a text that are counted at once. */
+const COUNT_UNITS = 2 ** 20;
 
 export class Runtime {
   #encoder;
@@ -134,7 +136,24 @@ export class Runtime {
 
   /** @param {string[]} texts */
   count(texts) {
-    return Uint32Array.from(texts, (text) => this.#encoder.countTokens(text));
+    return Uint32Array.from(texts, (text) => this.#count(text));
+  }
+
+  /** In pieces, cut at blanks: a copy of all of a huge text would stay in the instance's memory. */
+  #count(text) {
+    let count = 0;
+    let from = 0;
+    while (text.length - from > COUNT_UNITS) {
+      let to = text.lastIndexOf(' ', from + COUNT_UNITS);
+      if (to <= from) {
+        to = from + COUNT_UNITS;
+        // Not between the halves of a character.
+        if (text.codePointAt(to - 1) > 0xffff) to -= 1;
+      }
+      count += this.#encoder.countTokens(text.slice(from, to)) - this.#encoder.countTokens('');
+      from = to;
+    }
+    return count + this.#encoder.countTokens(from === 0 ? text : text.slice(from));
   }
 
   /** @param {Uint32Array[]} batch */

@@ -30,7 +30,7 @@ beforeEach(async () => {
   await publish();
   const folders = Object.fromEntries(['www', 'pkg'].map((name) => [`/${name}/`, pathToFileURL(`${at(name)}/`)]));
   site = await openSite(folders);
-  site.headers = { 'cache-control': 'no-cache', 'service-worker-allowed': '/' };
+  Object.assign(site.headers, { 'cache-control': 'no-cache', 'service-worker-allowed': '/' });
 });
 after(async () => {
   await browser.close();

@@ -6,15 +6,19 @@ import { extname } from 'node:path';
 
 const TYPES = {
   '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css',
-  '.svg': 'image/svg+xml', '.json': 'application/json', '.wasm': 'application/wasm', '.munjang': 'application/octet-stream',
+  '.svg': 'image/svg+xml', '.png': 'image/png', '.webmanifest': 'application/manifest+json', '.json': 'application/json', '.wasm': 'application/wasm', '.munjang': 'application/octet-stream',
 };
+
+/** As strict as a page can have it: everything works under it. */
+export const STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+  + "worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'";
 
 /**
  * @param {Record<string, string | URL>} folders by path prefix, longest match first
  */
 export async function openSite(folders, host = '127.0.0.1') {
   /** Set by a test to answer a path by itself: return true when it did; `headers` go with every file. */
-  const site = { intercept: undefined, requests: [], headers: { 'cache-control': 'no-store' } };
+  const site = { intercept: undefined, requests: [], headers: { 'cache-control': 'no-store', 'content-security-policy': STRICT } };
   const prefixes = Object.keys(folders).sort((a, b) => b.length - a.length);
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost');

@@ -42,6 +42,12 @@ export function chooseBuild(wanted) {
 }
 
 /**
+ * The compiled code of each encoder, for indexes beside it: they need not fetch and compile it again.
+ * @type {WeakMap<object, Promise<WebAssembly.Module>>}
+ */
+export const codeOf = new WeakMap();
+
+/**
  * @param {'simd128' | 'relaxed'} build
  * @param {boolean} [general]
  * @param {string} [folder] address of the folder that holds the files, where they do not lie beside the code

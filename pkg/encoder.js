@@ -1,4 +1,4 @@
-import { compileCode } from './code.js';
+import { codeOf, compileCode } from './code.js';
 import { now } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
@@ -140,9 +140,11 @@ export class SentenceEncoder {
     let code = this.#code;
     const getCode = (general) => {
       code = this.#code = compileCode(build, general, wasmUrl);
+      codeOf.set(this, code);
       // What could not be compiled is tried again by the next call.
       code.catch(() => {
         this.#code = undefined;
+        codeOf.delete(this);
       });
     };
     const sendCode = (lane) => {

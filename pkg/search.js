@@ -6,7 +6,7 @@
  * import { SemanticIndex } from 'munjang/search';
  * const index = await SemanticIndex.open('notes', { encoder: await loadEncoder(), persist: true });
  * await index.add([{ id: 'a1', text: '내일 비가 온다고 합니다.' }]);
- * const [{ id, score }] = await index.search('우산이 필요할까?');
+ * const [{ id, score }] = await index.search('비 오는 날씨인가요?');
  *
  * @module
  */

@@ -8,19 +8,20 @@ let core;
 
 /**
  * The instance, made on the first call.
+ * @param {Promise<WebAssembly.Module>} [code] where it is compiled already
  * @returns {Promise<{ glue: any, memory: WebAssembly.Memory }>}
  */
-export function searchCore() {
-  core ??= start().catch((error) => {
+export function searchCore(code) {
+  core ??= start(code).catch((error) => {
     core = undefined;
     throw error;
   });
   return core;
 }
 
-async function start() {
+async function start(code) {
   const glue = createGlue();
-  const module = await compileCode(chooseBuild());
+  const module = await (code ?? compileCode(chooseBuild()));
   try {
     const { memory } = await glue({ module_or_path: module });
     return { glue, memory };

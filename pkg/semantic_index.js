@@ -1,3 +1,4 @@
+import { codeOf } from './code.js';
 import { Documents, isEncoded, viewOf } from './documents.js';
 import { defer } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
@@ -55,7 +56,7 @@ export class SemanticIndex {
     const { persist, maxChars, precision, rebuild } = checkOpenOptions(options);
     throwIfAborted(signal);
     const encoder = checkEncoder(await options.encoder);
-    const { glue } = await searchCore();
+    const { glue } = await searchCore(codeOf.get(encoder));
     throwIfAborted(signal);
     const index = new SemanticIndex(MAKE, name, encoder, glue);
     const { modelId, hiddenSize: dimension } = encoder.info;
@@ -75,7 +76,7 @@ export class SemanticIndex {
 
   static async fromBytes(bytes, options = {}) {
     const encoder = checkEncoder(await options.encoder);
-    const { glue } = await searchCore();
+    const { glue } = await searchCore(codeOf.get(encoder));
     const { index: core, json, maxChars } = coded(() => glue.HybridIndex.fromBytes(checkBytes(bytes), encoder.info.modelId));
     try {
       const { modelId, hiddenSize: dimension } = encoder.info;

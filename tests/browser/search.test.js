@@ -153,6 +153,50 @@ describe('chromium, by its own tools', { skip: !KINDS.includes('chromium') }, ()
     assert.deepEqual(seen, ['storage_lost', 100, 10]);
   }));
 
+  test('with the shipped model: found by meaning, while it adds, and after a reload; the code is fetched once', () => withPage(async (page) => {
+    const documents = [
+      { id: 'rain', text: '내일은 전국에 비가 내리겠습니다.' }, { id: 'tax', text: '연말정산 서류는 1월 말까지 내야 합니다.' },
+      { id: 'cat', text: '고양이가 창가에서 낮잠을 잔다.' },
+    ];
+    const open = () => page.evaluate(async () => {
+      const [{ loadEncoder }, { SemanticIndex }] = await Promise.all([import('/pkg/index.js'), import('/pkg/search.js')]);
+      window.index = await SemanticIndex.open('real', { encoder: loadEncoder(), persist: true });
+      return index.info;
+    });
+    await page.goto(`${site.origin}/blank.html`);
+    site.requests.length = 0;
+    await open();
+    assert.equal(site.requests.filter((path) => path.endsWith('.wasm')).length, 1);
+    const seen = await page.evaluate(async (documents) => {
+      await index.add(documents);
+      const hits = await index.search('내일 비 와요?');
+      // Half a minute's work, of which a part is waited for.
+      const abort = new AbortController();
+      const more = Array.from({ length: 20_000 }, (_, id) => ({ id, text: `${id}번째로 적어 두는 조금 긴 메모의 내용이다.` }));
+      const adding = index.add(more, { signal: abort.signal }).catch(({ code }) => code);
+      const times = [];
+      for (let i = 0; i < 20; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 50));
+        const started = performance.now();
+        const [{ id }] = await index.search('내일 비 와요?', { topK: 1 });
+        times.push([performance.now() - started, id]);
+      }
+      const byWords = await index.search('12345번째로', { topK: 1, semantic: 0 });
+      abort.abort();
+      return { hits, times, code: await adding, byWords: byWords[0]?.id };
+    }, documents);
+    assert.equal(seen.hits[0].id, 'rain');
+    assert.ok(seen.hits[0].cosine > seen.hits[1].cosine);
+    assert.deepEqual([seen.code, seen.byWords], ['aborted', 12_345]);
+    assert.ok(seen.times.every(([, id]) => id === 'rain'));
+    // A bound for any machine, not the figure (benches/web/search_latency.mjs): the add itself would take far longer.
+    assert.ok(Math.max(...seen.times.map(([ms]) => ms)) < 3000, JSON.stringify(seen.times));
+    await page.reload();
+    const info = await open();
+    assert.equal(info.passages, info.encoded);
+    assert.deepEqual((await page.evaluate(() => index.search('내일 비 와요?', { topK: 1 })))[0], seen.hits[0]);
+  }));
+
   test('a private window', async () => {
     // Playwright's contexts are private ones; what they keep is gone with them.
     for (let i = 0; i < 2; i++) {

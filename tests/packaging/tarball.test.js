@@ -79,9 +79,9 @@ test('search, from Node', async () => {
     const encoder = await loadEncoder();
     const index = await SemanticIndex.open('notes', { encoder, persist: true });
     await index.add([{ id: 'rain', text: '내일은 전국에 비가 내리겠습니다.' }, { id: 'tax', text: '연말정산 서류는 1월 말까지 내야 합니다.' }]);
-    const hits = await index.search('우산 챙겨야 할까?');
+    const hits = await index.search('내일 비 와요?');
     const copy = await SemanticIndex.fromBytes(await index.toBytes(), { encoder });
-    const again = await copy.search('우산 챙겨야 할까?');
+    const again = await copy.search('내일 비 와요?');
     const error = await index.add(7).catch((error) => error);
     console.log(JSON.stringify({ hits, again, persistent: index.info.persistent, ours: error instanceof MunjangError, vectors: typeof VectorIndex.create }));
     await index.close();`);

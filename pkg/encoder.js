@@ -3,11 +3,14 @@ import { now } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
 import { Lane } from './lane.js';
 import { openModel, sendModel } from './loader.js';
-import { checkCallOptions, readable, sideOf, textsOf } from './options.js';
+import { checkCallOptions, checkEncodeOptions, checkStreamed, iteratorOf, readable, sideOf, textsOf } from './options.js';
 import { Scheduler } from './schedule.js';
 import { similarityMatrix } from './similarity.js';
 
 const MAKE = Symbol('make');
+/** Texts of a stream that are read before they are encoded together, and how many such windows are under way. */
+const STREAM_TEXTS = 256;
+const STREAM_WINDOWS = 2;
 
 /**
  * A loaded sentence encoder; made by `loadEncoder`. index.d.ts describes each method.
@@ -47,10 +50,54 @@ export class SentenceEncoder {
   }
 
   async encode(input, options) {
+    const { flat, ...call } = checkEncodeOptions(options);
     const texts = textsOf(input).map(readable);
+    if (flat) {
+      const { hiddenSize } = this.#info;
+      const matrix = new Float32Array(texts.length * hiddenSize);
+      await this.#run('encode', texts, call, (at, batch) => matrix.set(batch.embeddings, at * hiddenSize));
+      return matrix;
+    }
     const embeddings = new Array(texts.length);
-    await this.#run('encode', texts, options, (at, batch, count) => split(batch.embeddings, count, embeddings, at));
+    await this.#run('encode', texts, call, (at, batch, count) => split(batch.embeddings, count, embeddings, at));
     return typeof input === 'string' ? embeddings[0] : embeddings;
+  }
+
+  async *encodeStream(source, options) {
+    const { signal } = checkCallOptions(options);
+    const iterator = iteratorOf(source);
+    const given = new AbortController();
+    const onAbort = () => given.abort(signal.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    /** Windows that are being encoded, in order: one is waited for while the next one is on its way. */
+    const windows = [];
+    let index = 0;
+    let ended = false;
+    const readWindow = async () => {
+      const texts = [];
+      while (texts.length < STREAM_TEXTS && !ended) {
+        const { done, value } = await iterator.next();
+        ended = done === true;
+        if (ended) break;
+        texts.push(checkStreamed(value, index++));
+      }
+      if (texts.length === 0) return;
+      const encoding = this.encode(texts, { signal: given.signal });
+      // Whoever leaves early does not wait for it.
+      encoding.catch(() => {});
+      windows.push(encoding);
+    };
+    try {
+      throwIfAborted(signal);
+      while (!ended || windows.length > 0) {
+        while (!ended && windows.length < STREAM_WINDOWS) await readWindow();
+        if (windows.length > 0) yield* await windows.shift();
+      }
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+      given.abort();
+      if (!ended) await iterator.return?.();
+    }
   }
 
   async encodeWithReport(input, options) {

@@ -113,11 +113,18 @@ export interface EncodeReport {
 export class SentenceEncoder {
   private constructor();
   readonly info: EncoderInfo;
+  /** All embeddings in one array, row by row: `texts.length × info.hiddenSize` values. */
+  encode(textOrTexts: string | readonly string[], options: CallOptions & { flat: true }): Promise<Embedding>;
   /** The sentence embedding: `info.hiddenSize` values of length 1, in a buffer of its own. */
   encode(text: string, options?: CallOptions): Promise<Embedding>;
   /** One embedding per text, in input order; `[]` for `[]`. Any number of texts. */
   encode(texts: readonly string[], options?: CallOptions): Promise<Embedding[]>;
   encode(textOrTexts: string | readonly string[], options?: CallOptions): Promise<Embedding | Embedding[]>;
+  /**
+   * The embeddings of texts that come one by one, in their order: `for await (const embedding of …)`. A few hundred
+   * texts are read ahead, so memory stays flat over a stream of any length; leaving the loop ends the reading.
+   */
+  encodeStream(texts: Iterable<string> | AsyncIterable<string>, options?: { signal?: AbortSignal }): AsyncGenerator<Embedding, void, undefined>;
   /** Like `encode`, always with arrays, and with what truncation did. */
   encodeWithReport(texts: string | readonly string[], options?: CallOptions): Promise<EncodeReport>;
   /**
@@ -186,6 +193,9 @@ export function loadEncoder(options?: LoadOptions): Promise<SentenceEncoder>;
  * `SentenceEncoder.similarity` gives. `NaN` if a vector is all zeros.
  */
 export function cosineSimilarity(a: EmbeddingLike, b: EmbeddingLike): number;
+
+/** Whether the model (by default the package's own) is in the browser's cache, so that loading needs no download of it. */
+export function isCached(options?: { modelUrl?: string | URL }): Promise<boolean>;
 
 /** Deletes every model file kept for this origin; resolves to whether there were any. */
 export function clearModelCache(): Promise<boolean>;

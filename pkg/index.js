@@ -14,11 +14,11 @@ import { SentenceEncoder } from './encoder.js';
 import { isNode, resolveUrl } from './environment.js';
 import { MunjangError, throwIfAborted } from './errors.js';
 import { workersAvailable } from './host.js';
+import { isKept } from './loader.js';
 import { defaultModel } from './model/model.js';
-import { checkLoadOptions, kindOf } from './options.js';
+import { checkLoadOptions, checkModelUrl, kindOf } from './options.js';
 import { cosineSimilarity } from './similarity.js';
 // Named here too, so that they are asked for at once with the others.
-import './loader.js';
 import './runtime.js';
 import './wasm/munjang.js';
 
@@ -43,6 +43,16 @@ export async function loadEncoder(options) {
     workers: inWorker ? (workers ?? 1) : 1,
   };
   return SentenceEncoder.load(request, signal, onProgress);
+}
+
+/**
+ * Whether the model is in the browser's cache.
+ * @param {{ modelUrl?: string | URL }} [options]
+ * @returns {Promise<boolean>}
+ */
+export async function isCached(options) {
+  const modelUrl = checkModelUrl(options);
+  return isKept(modelUrl === undefined ? shippedModel() : { url: await resolve(modelUrl, 'modelUrl') });
 }
 
 async function resolve(address, name) {

@@ -136,7 +136,7 @@ export class Lane {
   #receive({ id, result, ms, error, fatal, needs, kept, version }) {
     this.#silence = 0;
     if (this.#closed) {
-      if (id === this.#keeper?.id) {
+      if (this.#keeper && id === this.#keeper.id) {
         clearTimeout(this.#keeper.timer);
         this.#host.terminate();
         if (result) void writeCached(result.sha256, new Response(result.bytes, { headers: { 'content-type': 'application/octet-stream' } }));

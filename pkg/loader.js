@@ -65,6 +65,16 @@ function beside(url, name) {
 }
 
 /**
+ * Whether a model lies in the browser's cache, so that loading it needs no network beyond its manifest.
+ * @param {ModelSource} given
+ * @returns {Promise<boolean>}
+ */
+export async function isKept(given) {
+  const { sha256 } = await resolveSource(given);
+  return sha256 !== undefined && await readCached(sha256) !== undefined;
+}
+
+/**
  * A model file that has begun to come.
  * @typedef {object} OpenModel
  * @property {ModelSource} source

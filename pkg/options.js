@@ -65,6 +65,17 @@ export function checkCallOptions(given) {
   return { signal: checkSignal(signal), onProgress: checkFunction(onProgress, 'onProgress') };
 }
 
+/** The options of `encode`. */
+export function checkEncodeOptions(given) {
+  const options = checkObject(given, 'options');
+  return { ...checkCallOptions(options), flat: checkBoolean(options.flat, 'flat', false) };
+}
+
+/** The address of a model, from the options of `isCached`. */
+export function checkModelUrl(given) {
+  return checkAddress(checkObject(given, 'options').modelUrl, 'modelUrl');
+}
+
 /** The options of `loadEncoder`, with their defaults. */
 export function checkLoadOptions(given) {
   const options = checkObject(given, 'options');
@@ -109,6 +120,14 @@ export function readable(text) {
   return text.slice(0, end);
 }
 
+/** An iterator over texts that come one by one, now or later. */
+export function iteratorOf(source) {
+  // A string is one text, not its characters.
+  const make = isObject(source) ? (source[Symbol.asyncIterator] ?? source[Symbol.iterator]) : undefined;
+  if (typeof make === 'function') return make.call(source);
+  throw wrong('texts', source, 'something to iterate over (an array, a generator, a stream)');
+}
+
 /** The texts of a call as an array of its own, so that later changes to the caller's do no harm. */
 export function textsOf(input) {
   if (typeof input === 'string') return [checkText(input)];
@@ -121,6 +140,12 @@ export function textsOf(input) {
     else throw wrongElement(texts, index, 'a string');
   }
   return texts;
+}
+
+/** The text number `index` of a stream. */
+export function checkStreamed(text, index) {
+  if (typeof text === 'string') return checkText(text, index);
+  throw new MunjangError('input_invalid', `texts[${index}] is ${kindOf(text)}; expected a string.`, { index });
 }
 
 const wrongElement = (list, index, expected) => new MunjangError('input_invalid', `texts[${index}] is ${

@@ -64,6 +64,52 @@ for (const options of [{ worker: true }, { worker: false }, { workers: 3 }]) {
       await assert.rejects(encoder.encode(long), { code: 'input_invalid' });
     });
 
+    test('one matrix for all texts', async () => {
+      const texts = many(300);
+      const matrix = await encoder.encode(texts, { flat: true });
+      assert.deepEqual(matrix, Float32Array.from((await encoder.encode(texts)).flatMap((vector) => [...vector])));
+      assert.deepEqual(await encoder.encode('가', { flat: true }), await encoder.encode('가'));
+      assert.equal((await encoder.encode([], { flat: true })).length, 0);
+      await assert.rejects(encoder.encode('가', { flat: 1 }), { code: 'input_invalid' });
+    });
+
+    test('a stream of texts', async () => {
+      const texts = many(1000);
+      let read = 0;
+      let closed = false;
+      async function* source() {
+        try {
+          for (const text of texts) {
+            read++;
+            yield text;
+          }
+        } finally {
+          closed = true;
+        }
+      }
+      const all = [];
+      for await (const embedding of encoder.encodeStream(source())) all.push(embedding);
+      assert.deepEqual(all, await encoder.encode(texts));
+      let count = 0;
+      for await (const _ of encoder.encodeStream(new Set(['가', '나']))) count++;
+      for await (const _ of encoder.encodeStream([])) count++;
+      assert.equal(count, 2);
+      // Leaving early ends the reading; so far only a little was read.
+      [read, closed] = [0, false];
+      for await (const _ of encoder.encodeStream(source())) break;
+      assert.ok(closed && read < 1000, `${read} were read`);
+      const failing = async (stream) => {
+        for await (const _ of stream);
+      };
+      for (const wrong of ['한 글', 7, null, undefined, {}]) await assert.rejects(failing(encoder.encodeStream(wrong)), { code: 'input_invalid' });
+      await assert.rejects(failing(encoder.encodeStream(['가', 7])), { code: 'input_invalid', index: 1 });
+      await assert.rejects(failing(encoder.encodeStream(['가'], { signal: AbortSignal.abort() })), { code: 'aborted' });
+      const controller = new AbortController();
+      await assert.rejects(async () => {
+        for await (const _ of encoder.encodeStream(source(), { signal: controller.signal })) controller.abort();
+      }, { code: 'aborted' });
+    });
+
     test('later changes to the array do not matter', async () => {
       const texts = many(100);
       const promise = encoder.encode(texts);

@@ -476,6 +476,8 @@ describe('with a cache', () => {
       assert.equal((await load()).info.source, 'network');
       await settled();
       assert.equal(store.size, 1);
+      assert.equal(await munjang.isCached({ modelUrl: `${server.origin}/manifest.json` }), true);
+      assert.equal(await munjang.isCached({ modelUrl: `${server.origin}/fake.munjang` }), false, 'a bare file has no known hash');
       const [key] = store.keys();
       assert.ok(key.endsWith(sha256(model)));
       const cached = await load();
@@ -502,6 +504,8 @@ describe('with a cache', () => {
       assert.equal((await load({ cache: false })).info.source, 'network');
       assert.equal(await munjang.clearModelCache(), true);
       assert.equal(await munjang.clearModelCache(), false);
+      assert.equal(await munjang.isCached(), false);
+      await assert.rejects(munjang.isCached({ modelUrl: 7 }), { code: 'input_invalid' });
     });
   });
 

@@ -1,5 +1,5 @@
 // What a user writes, in strict TypeScript. Each line under "@ts-expect-error" must not compile.
-import { MunjangError, SentenceEncoder, clearModelCache, cosineSimilarity, loadEncoder } from 'munjang';
+import { MunjangError, SentenceEncoder, clearModelCache, cosineSimilarity, isCached, loadEncoder } from 'munjang';
 import type { CallOptions, Embedding, EncodeReport, EncoderInfo, LoadOptions, MunjangErrorCode } from 'munjang';
 
 const options: LoadOptions = {
@@ -25,6 +25,9 @@ async function use(): Promise<void> {
   const matrix: Float32Array[] = await encoder.similarity(['가'], many);
   await encoder.similarity(one);
   await encoder.similarity(['가', one, [...one]], [new Float64Array(one), '나']);
+  const flat: Float32Array<ArrayBuffer> = await encoder.encode(['가', '나'], { flat: true });
+  for await (const each of encoder.encodeStream((function* () { yield '가'; })(), { signal: AbortSignal.timeout(1000) })) console.log(each.length);
+  const kept: boolean = await isCached({ modelUrl: '/model/manifest.json' });
   const cosine: number = cosineSimilarity(one, [...one]);
   const either = '가' as string | string[];
   const oneOrMany: Float32Array | Float32Array[] = await encoder.encode(either);
@@ -38,7 +41,7 @@ async function use(): Promise<void> {
   const ms: number = info.timings.total;
   const gone: boolean = await clearModelCache();
   encoder.dispose();
-  console.log(cosine, oneOrMany, countOrCounts, buffer, flags, matrix, count, counts, wasmBytes, ms, gone, info.source === 'cache');
+  console.log(flat, kept, cosine, oneOrMany, countOrCounts, buffer, flags, matrix, count, counts, wasmBytes, ms, gone, info.source === 'cache');
 
   // @ts-expect-error numbers are not texts
   await encoder.encode(7);

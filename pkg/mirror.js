@@ -2,11 +2,9 @@
 // change the store meanwhile. Without a store it keeps memory only.
 import { MunjangError } from './errors.js';
 import { weightOf } from './documents.js';
-import { readSegment, writeSegment, xxh32 } from './segment.js';
+import { SEGMENT, groupsOf, readSegment, writeSegment, xxh32 } from './segment.js';
 import { Tabs } from './tabs.js';
 
-/** Passages in a segment, about: a transaction's worth, and what is lost at most when the browser dies. */
-export const SEGMENT = 1024;
 /** Segments that are written anew to be merged hold no more bytes than this, together. */
 const MERGED_BYTES = 2 ** 20;
 
@@ -255,21 +253,6 @@ export class Mirror {
 
 export const invalidIndex = (name, what) => new MunjangError('index_invalid', `The stored index "${name}" ${what}. `
   + 'Open it with { rebuild: true } to encode the texts in it again, or delete it with SemanticIndex.delete().');
-
-/** Documents in one group, or in groups of about a segment each. */
-function groupsOf(documents, cut) {
-  const groups = [];
-  let weight = Infinity;
-  for (const document of documents) {
-    if (groups.length === 0 || (cut && weight >= SEGMENT)) {
-      groups.push([]);
-      weight = 0;
-    }
-    groups.at(-1).push(document);
-    weight += weightOf(document);
-  }
-  return groups;
-}
 
 /**
  * What is stored, without its vectors: of each id the last document, in order.

@@ -5,6 +5,12 @@
 //  20  JSON: [[id, text, passages, data?], …]    then, at multiples of 4, the ranges (u32: start and end of each
 //      passage in UTF-16 units) and the vectors as the core exports them. Little-endian.
 
+import { weightOf } from './documents.js';
+
+/** Passages in a segment, about: a transaction's worth, and what is lost at most when the browser dies. */
+export const SEGMENT = 1024;
+/** What a segment holds of texts and data, about, if its documents are long. */
+const SEGMENT_CHARS = 2 ** 20;
 const MAGIC = 0x31534a4d;
 const HEADER = 20;
 
@@ -102,4 +108,36 @@ export function xxh32(bytes) {
   hash = Math.imul(hash ^ (hash >>> 15), P2);
   hash = Math.imul(hash ^ (hash >>> 13), P3);
   return (hash ^ (hash >>> 16)) >>> 0;
+}
+
+/** Cuts a call's documents into parts of about a segment each, in the same way in every tab. */
+export function* batches(items, maxChars) {
+  let batch = [];
+  let [passages, chars] = [0, 0];
+  for (const item of items) {
+    batch.push(item);
+    passages += Math.max(1, Math.ceil(item.text.length / maxChars));
+    chars += item.text.length + (item.json?.length ?? 0);
+    if (passages >= SEGMENT || chars >= SEGMENT_CHARS) {
+      yield batch;
+      batch = [];
+      [passages, chars] = [0, 0];
+    }
+  }
+  if (batch.length > 0) yield batch;
+}
+
+/** Documents in one group, or in groups of about a segment each. */
+export function groupsOf(documents, cut) {
+  const groups = [];
+  let weight = Infinity;
+  for (const document of documents) {
+    if (groups.length === 0 || (cut && weight >= SEGMENT)) {
+      groups.push([]);
+      weight = 0;
+    }
+    groups.at(-1).push(document);
+    weight += weightOf(document);
+  }
+  return groups;
 }

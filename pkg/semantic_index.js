@@ -2,17 +2,17 @@ import { codeOf } from './code.js';
 import { Documents, isEncoded, viewOf } from './documents.js';
 import { defer } from './environment.js';
 import { MunjangError, aborted, throwIfAborted } from './errors.js';
-import { Mirror, SEGMENT, invalidIndex, readTexts } from './mirror.js';
+import { Mirror, invalidIndex, readTexts } from './mirror.js';
+import { checkCallOptions } from './options.js';
 import { coded, searchCore } from './search_core.js';
 import {
   checkBytes, checkDocuments, checkEncoder, checkId, checkIds, checkName, checkOpenOptions, checkSearch, documentsOf,
 } from './search_input.js';
-import { FORMAT, Store } from './store.js';
+import { SEGMENT, batches } from './segment.js';
+import { FORMAT, Store, checkRoom } from './store.js';
 
 /** Passages that go to the encoder at once; they can be found by meaning when they come back. */
 const STEP = 128;
-/** What a segment holds of texts and data at most, about, if its documents are long. */
-const SEGMENT_CHARS = 2 ** 20;
 /** So long the page may be kept from other things. */
 const SLICE_MS = 8;
 const DEFAULT_MAX_CHARS = 150;
@@ -52,7 +52,7 @@ export class SemanticIndex {
 
   static async open(name, options = {}) {
     checkName(name);
-    const { signal, onProgress } = options;
+    const { signal, onProgress } = checkCallOptions(options);
     const { persist, maxChars, precision, rebuild } = checkOpenOptions(options);
     throwIfAborted(signal);
     const encoder = checkEncoder(await options.encoder);
@@ -75,6 +75,7 @@ export class SemanticIndex {
   }
 
   static async fromBytes(bytes, options = {}) {
+    checkCallOptions(options);
     const encoder = checkEncoder(await options.encoder);
     const { glue } = await searchCore(codeOf.get(encoder));
     const { index: core, json, maxChars } = coded(() => glue.HybridIndex.fromBytes(checkBytes(bytes), encoder.info.modelId));
@@ -124,15 +125,16 @@ export class SemanticIndex {
     return this.#documents.kept.get(checkId(id, 'id'))?.view;
   }
 
-  async add(documents, { signal, onProgress } = {}) {
+  async add(documents, options) {
     this.#throwIfClosed();
+    const { signal, onProgress } = checkCallOptions(options);
     const items = checkDocuments(documents);
     throwIfAborted(signal);
     const call = this.#begin(signal);
     const total = items.length;
     let done = 0;
     try {
-      if (this.#mirror.isStored) await checkRoom(items, this.#config);
+      if (this.#mirror.isStored) await checkRoom(leastBytes(items, this.#config));
       // The words of all of them first: that takes a hundredth of the time.
       await inSlices(items, (item) => {
         this.#check(call);
@@ -152,14 +154,14 @@ export class SemanticIndex {
     } finally {
       // What is not wanted any more is not found from now on; taking it out takes its time.
       for (const { draft } of items) if (draft) this.#documents.retract(draft);
-      void inSlices(items, (item) => this.#release(item));
+      inSlices(items, (item) => this.#release(item)).catch(() => {});
       call.end();
     }
   }
 
   async search(query, options = {}) {
     this.#throwIfClosed();
-    const { signal } = options;
+    const { signal } = checkCallOptions(options);
     const checked = checkSearch(query, options);
     throwIfAborted(signal);
     const { kept, drafts } = this.#documents;
@@ -457,21 +459,10 @@ async function inSlices(list, each) {
   }
 }
 
-/** Cuts a call's documents into parts of about a segment each, in the same way in every tab. */
-function* batches(items, maxChars) {
-  let batch = [];
-  let [passages, chars] = [0, 0];
-  for (const item of items) {
-    batch.push(item);
-    passages += Math.max(1, Math.ceil(item.text.length / maxChars));
-    chars += item.text.length + (item.json?.length ?? 0);
-    if (passages >= SEGMENT || chars >= SEGMENT_CHARS) {
-      yield batch;
-      batch = [];
-      [passages, chars] = [0, 0];
-    }
-  }
-  if (batch.length > 0) yield batch;
+/** What documents take on the disk, at least. */
+function leastBytes(items, { dimension, precision, maxChars }) {
+  const row = { int8: dimension, float32: 4 * dimension, binary: dimension / 8 }[precision];
+  return items.reduce((sum, { text }) => sum + text.length + row * Math.ceil(text.trim().length / maxChars), 0);
 }
 
 function flat(rows, dimension) {
@@ -483,15 +474,4 @@ function flat(rows, dimension) {
     all.set(row, i * dimension);
   });
   return all;
-}
-
-/** Refuses at once what cannot fit, before hours go into encoding it. The sizes are the least possible ones. */
-async function checkRoom(items, { dimension, precision, maxChars }) {
-  const { quota, usage } = await globalThis.navigator?.storage?.estimate?.().catch(() => ({})) ?? {};
-  if (quota === undefined || usage === undefined) return;
-  const row = { int8: dimension, float32: 4 * dimension, binary: dimension / 8 }[precision];
-  const bytes = items.reduce((sum, { text }) => sum + text.length + row * Math.ceil(text.trim().length / maxChars), 0);
-  if (usage + bytes <= quota) return;
-  throw new MunjangError('quota_exceeded', `The ${items.length} documents need ${bytes} bytes or more, and the browser grants this page ${
-    Math.max(0, quota - usage)} more. Add fewer, remove something or free disk space; nothing was changed.`);
 }

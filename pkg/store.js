@@ -282,3 +282,14 @@ function failure(what, cause) {
   return new MunjangError('storage_failed', `The browser could not ${what}: ${cause?.message || cause?.name || 'the transaction was aborted'}. `
     + 'Call again; what was stored before is unharmed.', { cause: cause ?? undefined });
 }
+
+/**
+ * Refuses at once what cannot fit, before hours go into making it.
+ * @param {number} bytes at least
+ */
+export async function checkRoom(bytes) {
+  const { quota, usage } = await globalThis.navigator?.storage?.estimate?.().catch(() => ({})) ?? {};
+  if (quota === undefined || usage === undefined || usage + bytes <= quota) return;
+  throw new MunjangError('quota_exceeded', `${bytes} bytes or more are to be stored, and the browser grants this page ${
+    Math.max(0, quota - usage)} more. Add fewer documents, remove some or free disk space; nothing was changed.`);
+}

@@ -172,12 +172,13 @@ describe('input that is wrong', () => {
     }
     for (const [query, options] of [
       [7], [undefined], ['글', { topK: -1 }], ['글', { topK: 1.5 }], ['글', { topK: NaN }], ['글', { topK: '3' }], ['글', { minScore: NaN }],
-      ['글', { minScore: '1' }], ['글', { semantic: 1.1 }], ['글', { semantic: NaN }], ['글', { filter: {} }],
+      ['글', { minScore: '1' }], ['글', { semantic: 1.1 }], ['글', { semantic: NaN }], ['글', { filter: {} }], ['글', null], ['글', 7], ['글', { signal: 7 }],
     ]) assert.equal(await codeOf(index.search(query, options)), 'input_invalid', JSON.stringify([query, options]));
+    assert.equal(await codeOf(index.add([good], { onProgress: 7 })), 'input_invalid');
     for (const ids of [undefined, null, {}, [undefined], [NaN]]) assert.equal(await codeOf(index.remove(ids)), 'input_invalid');
     for (const options of [
       {}, { encoder: {} }, { encoder: 7 }, { encoder, persist: 1 }, { encoder, passages: { maxChars: 5 } }, { encoder, precision: 'int4' },
-      { encoder, rebuild: 'yes' },
+      { encoder, rebuild: 'yes' }, null, 7, { encoder, signal: {} },
     ]) assert.equal(await codeOf(SemanticIndex.open('x', options)), 'input_invalid', JSON.stringify(options));
     for (const name of ['', undefined, 7, 'x'.repeat(201)]) assert.equal(await codeOf(SemanticIndex.open(name, { encoder })), 'input_invalid');
     assert.throws(() => new SemanticIndex(), { code: 'input_invalid' });
@@ -193,6 +194,7 @@ describe('input that is wrong', () => {
     const error = await index.search('비가', { filter: () => { throw cause; } }).catch((e) => e);
     assert.equal(error.code, 'input_invalid');
     assert.equal(error.cause, cause);
+    assert.equal(await codeOf(index.search('비가', { filter: async () => false })), 'input_invalid');
     assert.equal((await index.search('비가')).length, 3, 'and the next search works');
     await index.close();
   });

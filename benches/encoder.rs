@@ -9,7 +9,8 @@ mod common;
 use std::time::Instant;
 
 use common::{Numbers, config, float_model};
-use munjang::{Encoder, ModelConfig, format, kernels};
+use munjang::internals::kernels;
+use munjang::{Encoder, ModelConfig, format};
 
 const VOCAB_SIZE: usize = 32_000;
 

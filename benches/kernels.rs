@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use munjang::config::Activation;
-use munjang::kernels::{
+use munjang::internals::kernels::{
     self, Kernels, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, SoftmaxArgs, pack,
 };
-use munjang::quant::RowScale;
+use munjang::internals::quant::RowScale;
 
 const ROWS: usize = 64;
 
@@ -28,19 +28,11 @@ fn nanoseconds(table: &Kernels, mut f: impl FnMut()) -> f64 {
 
 fn gemm(table: &Kernels, channels: usize, depth: usize) -> f64 {
     let weights: Vec<i8> = (0..channels * depth).map(|i| (i * 7 % 127) as i8 - 63).collect();
-    let data = pack::pack(&weights, channels, depth);
-    let sums = pack::channel_sums(&data, channels, depth).expect("weights within ±63");
-    let steps = pack::exact_steps(&data, channels, depth);
-    let (scales, bias) = (vec![0.01; channels], vec![0.5; channels]);
-    let w = PackedMatrix {
-        data: &data,
-        rows: channels,
-        cols: depth,
-        scales: &scales,
-        bias: &bias,
-        sums: &sums,
-        steps: &steps,
-    };
+    let packed = pack::pack(&weights, channels, depth);
+    let (scales, bias) = (vec![0.01f32; channels], vec![0.5f32; channels]);
+    let shape = (channels, depth);
+    let w = PackedMatrix::new(packed[..].into(), shape, scales[..].into(), bias[..].into())
+        .expect("whole panels of weights within ±63");
     let a: Vec<u8> = (0..ROWS * depth).map(|i| (i * 11 % 128) as u8).collect();
     let row_scales = vec![RowScale::from_range(-1.0, 1.0); ROWS];
     let mut out = vec![0.0; ROWS * channels];
@@ -82,9 +74,9 @@ fn layer_norm(table: &Kernels, columns: usize) -> f64 {
 fn softmax(table: &Kernels, keys: usize) -> f64 {
     let scores: Vec<i32> = (0..ROWS * keys).map(|i| (i * 7919 % 100_000) as i32).collect();
     let mut work = scores.clone();
-    let steps = vec![1e-4; ROWS];
+    let score_scales = vec![1e-4; ROWS];
     let (mut out, mut sums) = (vec![0; ROWS * keys], vec![0; ROWS]);
-    let args = SoftmaxArgs { keys, stride: keys, steps: &steps };
+    let args = SoftmaxArgs { keys, stride: keys, score_scales: &score_scales };
     nanoseconds(table, || {
         work.copy_from_slice(&scores);
         (table.softmax)(black_box(&mut work), args, &mut out, &mut sums);

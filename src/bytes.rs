@@ -1,4 +1,9 @@
-//! A byte buffer aligned for every type that a model file holds.
+//! A byte buffer aligned for every type that a model file holds, and slices of it that several own.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 /// Bytes whose first one lies on a 64-byte boundary, so that the tensors of a model file can be
 /// read in place.
@@ -47,5 +52,49 @@ impl From<&[u8]> for AlignedBytes {
 impl From<Vec<u8>> for AlignedBytes {
     fn from(bytes: Vec<u8>) -> Self {
         AlignedBytes::from(bytes.as_slice())
+    }
+}
+
+impl fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignedBytes({} bytes)", self.len)
+    }
+}
+
+/// Values of one type in shared bytes, which nobody can change any more.
+pub struct SharedSlice<T> {
+    bytes: Arc<AlignedBytes>,
+    range: Range<usize>,
+    values: PhantomData<T>,
+}
+
+impl<T: bytemuck::AnyBitPattern> SharedSlice<T> {
+    /// The values in `range` of `bytes`; `None` if it is not there, not aligned or not a whole number of
+    /// them.
+    pub fn new(bytes: &Arc<AlignedBytes>, range: Range<usize>) -> Option<Self> {
+        bytemuck::try_cast_slice::<u8, T>(bytes.as_slice().get(range.clone())?).ok()?;
+        Some(SharedSlice { bytes: Arc::clone(bytes), range, values: PhantomData })
+    }
+}
+
+impl<T: bytemuck::AnyBitPattern> Deref for SharedSlice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        bytemuck::cast_slice(&self.bytes.as_slice()[self.range.clone()])
+    }
+}
+
+impl<T: bytemuck::NoUninit + bytemuck::AnyBitPattern> From<&[T]> for SharedSlice<T> {
+    fn from(values: &[T]) -> Self {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let range = 0..bytes.len();
+        SharedSlice { bytes: Arc::new(bytes.into()), range, values: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for SharedSlice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedSlice(bytes {:?})", self.range)
     }
 }

@@ -50,7 +50,7 @@ pub struct ModelConfig {
     pub intermediate_size: usize,
     /// Usable positions: the largest number of tokens of one sentence, special tokens included.
     pub max_position_embeddings: usize,
-    /// Added to the variance in layer normalization.
+    /// Added to the variance in layer normalization: 1e-12 to 1.
     pub layer_norm_eps: f32,
     /// The feed-forward non-linearity.
     pub hidden_act: Activation,
@@ -78,6 +78,9 @@ pub mod limits {
     /// Largest width of one attention head: two 12-bit factors over this many terms, and the
     /// difference of two such sums, stay below 2³¹.
     pub const HEAD_SIZE: usize = 256;
+    /// Of `layer_norm_eps`: what published models use lies well within. Without a smallest one the row
+    /// of equal values would be divided by zero.
+    pub const LAYER_NORM_EPS: std::ops::RangeInclusive<f32> = 1e-12..=1.0;
     /// Longest `prefix` in bytes.
     pub const PREFIX_BYTES: usize = 1024;
 }
@@ -117,10 +120,12 @@ impl ModelConfig {
             )));
         }
         in_range("hidden_size / num_attention_heads", self.head_size(), limits::HEAD_SIZE)?;
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.0) {
+        if !limits::LAYER_NORM_EPS.contains(&self.layer_norm_eps) {
             return Err(Error::config_invalid(format!(
-                "layer_norm_eps is {}; expected a finite number of at least 0",
-                self.layer_norm_eps
+                "layer_norm_eps is {:e}; expected {:e} to {}",
+                self.layer_norm_eps,
+                limits::LAYER_NORM_EPS.start(),
+                limits::LAYER_NORM_EPS.end()
             )));
         }
         if self.prefix.len() > limits::PREFIX_BYTES {
@@ -131,5 +136,36 @@ impl ModelConfig {
             )));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn layer_norm_eps_has_bounds() {
+        let config = |layer_norm_eps| ModelConfig {
+            model_type: "bert".into(),
+            vocab_size: 10,
+            hidden_size: 16,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            intermediate_size: 16,
+            max_position_embeddings: 8,
+            layer_norm_eps,
+            hidden_act: Activation::Gelu,
+            pooling: Pooling::Mean,
+            prefix: String::new(),
+        };
+        for eps in [1e-12, 1e-7, 1e-5, 1.0] {
+            config(eps).validate().unwrap();
+        }
+        for eps in [0.0, -0.0, 9.9e-13, 1e-45, -1e-5, 1.001, f32::INFINITY, f32::NAN, -f32::NAN] {
+            let error = config(eps).validate().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConfigInvalid);
+            assert!(error.to_string().contains("expected 1e-12 to 1"), "{error}");
+        }
     }
 }

@@ -19,9 +19,8 @@
 //! # }
 //! ```
 //!
-//! An embedding is the same bits alone or in any batch, in every SIMD build and on every machine;
-//! [`quant`] and [`kernels`] say how. The way of the data is
-//! [`tokenizer`] → [`model`] (over [`kernels`]) → [`search`]; a model file is described in
+//! An embedding is the same bits alone or in any batch, in every SIMD build and on every machine. The way
+//! of the data is [`tokenizer`] → [`model`] → [`search`]; a model file is described in
 //! [`format`](mod@format) and made from a Hugging Face checkpoint by `convert` (feature `cli`) or
 //! by training (feature `train`, native only).
 //!
@@ -50,9 +49,9 @@ pub mod eval;
 pub mod files;
 pub mod format;
 pub mod index;
-pub mod kernels;
+mod kernels;
 pub mod model;
-pub mod quant;
+mod quant;
 pub mod search;
 pub mod tokenizer;
 #[cfg(feature = "train")]
@@ -60,6 +59,19 @@ pub mod train;
 #[cfg(target_arch = "wasm32")]
 mod wasm;
 pub mod weights;
+
+/// For this crate's own benches, tests and fuzz targets; no part of its API.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::bytes::SharedSlice;
+
+    pub mod kernels {
+        pub use crate::kernels::*;
+    }
+    pub mod quant {
+        pub use crate::quant::*;
+    }
+}
 
 pub use bytes::AlignedBytes;
 pub use config::ModelConfig;

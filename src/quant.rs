@@ -32,10 +32,10 @@ pub const VALUE_MAX: i16 = 255;
 /// a conversion instruction would round or saturate in its own way.
 pub const ROUNDING_MAGIC: f32 = 12_582_912.0; // 1.5 · 2²³
 
-/// `x` rounded to the nearest integer, ties to even; exact for |x| < 2²².
+/// `x` rounded to the nearest integer, ties to even; exact for |x| < 2²², some integer for anything else.
 #[inline(always)]
 pub fn round_to_i32(x: f32) -> i32 {
-    (x + ROUNDING_MAGIC).to_bits() as i32 - ROUNDING_MAGIC.to_bits() as i32
+    ((x + ROUNDING_MAGIC).to_bits() as i32).wrapping_sub(ROUNDING_MAGIC.to_bits() as i32)
 }
 
 /// How one row of activations is quantized: `real = (quantized − zero_point) · scale`.
@@ -57,6 +57,11 @@ impl RowScale {
         let min = if min < 0.0 { min } else { 0.0 };
         let max = if max > 0.0 { max } else { 0.0 };
         let range = max - min;
+        // Only a row that is not finite, or beyond all bounds, has no largest value: its products are
+        // infinite too, in every table alike.
+        if range == f32::INFINITY {
+            return RowScale { scale: range, ..RowScale::default() };
+        }
         // Below this the inverse would overflow; such a row is all zeros for any purpose.
         if range < 1e-30 {
             return RowScale::default();
@@ -72,7 +77,7 @@ impl RowScale {
     /// The integer for `x`.
     #[inline(always)]
     pub fn quantize(&self, x: f32) -> u8 {
-        (round_to_i32(x * self.inverse) + self.zero_point).clamp(0, ACTIVATION_MAX as i32) as u8
+        round_to_i32(x * self.inverse).wrapping_add(self.zero_point).clamp(0, ACTIVATION_MAX as i32) as u8
     }
 
     /// The number that `q` stands for.

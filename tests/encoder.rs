@@ -6,7 +6,8 @@ mod common;
 use common::{Numbers, config, float_model};
 use munjang::config::{Activation, ModelConfig, Pooling};
 use munjang::weights::{FloatModel, LayerNorm, Linear};
-use munjang::{Encoder, ErrorKind, format, kernels};
+use munjang::internals::kernels;
+use munjang::{Encoder, ErrorKind, format};
 
 /// BERT in double precision, straight from the definition; shares no code with the encoder.
 fn reference(model: &FloatModel, ids: &[u32]) -> Vec<f64> {
@@ -193,12 +194,15 @@ fn texts_are_encoded_in_order_with_a_truncation_report() {
     let encoded = encoder.encode_batch(&texts).unwrap();
     assert_eq!(encoded.token_counts, [4, 2, 2, 402, 4]);
     assert_eq!(encoded.truncated, [false, false, false, true, false]);
-    for (text, row) in texts.iter().zip(encoded.embeddings.chunks(48)) {
+    assert_eq!((encoded.len(), encoded.rows().len(), encoded.hidden_size), (5, 5, 48));
+    for (i, (text, row)) in texts.iter().zip(encoded.rows()).enumerate() {
         assert_eq!(bits(row), bits(&encoder.encode(text).unwrap()));
+        assert_eq!(bits(row), bits(encoded.row(i)));
     }
-    assert_eq!(bits(&encoded.embeddings[48..96]), bits(&encoded.embeddings[96..144]));
+    assert_eq!(bits(encoded.row(1)), bits(encoded.row(2)));
     let whole = encoder.encode_ids(&[encoder.token_ids(&long).unwrap()]).unwrap();
-    assert_eq!(bits(&whole), bits(&encoded.embeddings[144..192]));
+    assert_eq!(bits(&whole), bits(encoded.row(3)));
     let nothing: [&str; 0] = [];
-    assert_eq!(encoder.encode_batch(&nothing).unwrap(), munjang::Encoded::default());
+    let none = encoder.encode_batch(&nothing).unwrap();
+    assert!(none.is_empty() && none.embeddings.is_empty() && none.rows().next().is_none());
 }

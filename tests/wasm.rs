@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Numbers, config, float_model};
-use munjang::kernels::{self, Kernels};
+use munjang::internals::kernels::{self, Kernels};
 use munjang::{Encoder, format};
 use sha2::{Digest, Sha256};
 #[cfg(target_arch = "wasm32")]

@@ -16,8 +16,9 @@ pub(super) const FORMAT: &str = "munjang";
 /// Largest header that is parsed; a model of 64 layers needs about 80 kB.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 
-/// Largest magnitude of a scale, bias or gain. Real models stay below 100; with this bound every
-/// intermediate sum of a model of the allowed sizes stays finite.
+/// Largest magnitude of a scale, bias or gain. Real models stay below 100. With this bound and the
+/// sizes of [`limits`](crate::config::limits), no value of a layer exceeds 1e27, so all stay finite but
+/// the variance of such values, whose squares may overflow: then layer normalization gives its bias.
 pub(super) const MAX_FLOAT: f32 = 1e4;
 
 pub(super) fn malformed(message: impl Into<String>) -> Error {

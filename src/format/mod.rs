@@ -3,7 +3,7 @@
 //!
 //! | tensor | dtype | shape |
 //! | --- | --- | --- |
-//! | `layers.N.{query_key_value,attention_output,intermediate,output}.weight` | I8 | packed, see [`crate::kernels::pack`] |
+//! | `layers.N.{query_key_value,attention_output,intermediate,output}.weight` | I8 | packed: `[rows / 16, cols / 4, 16 rows, 4 cols]` |
 //! | `….scale`, `….bias` | F32 | `[padded channels]` |
 //! | `layers.N.{attention,output}_norm.{weight,bias}`, `embedding_norm.{weight,bias}` | F32 | `[padded hidden]` |
 //! | `word_embeddings`, `position_embeddings` | I8 | `[rows, padded hidden]` |
@@ -22,10 +22,11 @@ mod to_float;
 mod write;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::bytes::AlignedBytes;
 use crate::config::ModelConfig;
-use crate::kernels::pack::{PackedMatrix, padded};
+use crate::kernels::{PackedMatrix, padded};
 
 pub use header::FORMAT_VERSION;
 pub use write::write;
@@ -35,13 +36,13 @@ compile_error!("model files are read in place and are little-endian");
 
 /// A checked model file.
 pub(crate) struct ModelFile {
-    bytes: AlignedBytes,
+    bytes: Arc<AlignedBytes>,
     pub(crate) config: ModelConfig,
     pub(crate) model_id: String,
     pub(crate) word_embeddings: QuantizedTable,
     pub(crate) position_embeddings: QuantizedTable,
     pub(crate) embedding_norm: Norm,
-    pub(crate) layers: Vec<Layer>,
+    pub(crate) layers: Vec<QuantizedLayer>,
     tokenizer: Range<usize>,
 }
 
@@ -57,24 +58,13 @@ pub(crate) struct Norm {
     bias: Range<usize>,
 }
 
-/// Where a packed matrix lies.
-pub(crate) struct Packed {
-    data: Range<usize>,
-    scales: Range<usize>,
-    bias: Range<usize>,
-    rows: usize,
-    cols: usize,
-    sums: Vec<i32>,
-    steps: Vec<u8>,
-}
-
 /// One transformer layer.
-pub(crate) struct Layer {
-    pub(crate) query_key_value: Packed,
-    pub(crate) attention_output: Packed,
+pub(crate) struct QuantizedLayer {
+    pub(crate) query_key_value: PackedMatrix,
+    pub(crate) attention_output: PackedMatrix,
     pub(crate) attention_norm: Norm,
-    pub(crate) intermediate: Packed,
-    pub(crate) output: Packed,
+    pub(crate) intermediate: PackedMatrix,
+    pub(crate) output: PackedMatrix,
     pub(crate) output_norm: Norm,
 }
 
@@ -86,8 +76,10 @@ impl ModelFile {
 
     /// The bytes that were parsed.
     #[cfg(target_arch = "wasm32")]
-    pub(crate) fn into_bytes(self) -> AlignedBytes {
-        self.bytes
+    pub(crate) fn into_bytes(self) -> Option<AlignedBytes> {
+        let ModelFile { bytes, layers, .. } = self;
+        drop(layers);
+        Arc::into_inner(bytes)
     }
 
     /// The `tokenizer.json` or its compact form.
@@ -101,19 +93,6 @@ impl ModelFile {
 
     fn integers(&self, range: &Range<usize>) -> &[i8] {
         bytemuck::cast_slice(&self.bytes.as_slice()[range.clone()])
-    }
-
-    /// The weights and channels of a packed matrix.
-    pub(crate) fn packed<'a>(&'a self, matrix: &'a Packed) -> PackedMatrix<'a> {
-        PackedMatrix {
-            data: self.integers(&matrix.data),
-            rows: matrix.rows,
-            cols: matrix.cols,
-            scales: self.floats(&matrix.scales),
-            bias: self.floats(&matrix.bias),
-            sums: &matrix.sums,
-            steps: &matrix.steps,
-        }
     }
 
     /// Gain and bias of a layer normalization, padded.

@@ -2,33 +2,32 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::header::{MAX_FLOAT, malformed, metadata_value, mismatch, read_config, read_header};
-use super::{Layer, ModelFile, Norm, Packed, QuantizedTable};
-use crate::bytes::AlignedBytes;
+use super::{ModelFile, Norm, QuantizedLayer, QuantizedTable};
+use crate::bytes::{AlignedBytes, SharedSlice};
 use crate::error::Result;
-use crate::kernels::pack::padded;
-use crate::kernels::{self, pack};
-use crate::quant::WEIGHT_MAX;
+use crate::kernels::{LANES, PackedMatrix, pack, padded};
 
 impl ModelFile {
     /// Checks every name, dtype, shape, offset and value before anything is built on it.
     pub(crate) fn parse(bytes: AlignedBytes) -> Result<Self> {
-        let all = bytes.as_slice();
-        let (start, metadata) = read_header(all)?;
+        let bytes = Arc::new(bytes);
+        let (start, metadata) = read_header(bytes.as_slice())?;
         let config = read_config(&metadata)?;
         let model_id = metadata_value(&metadata, "model_id")?.to_owned();
 
-        let mut tensors = Tensors { data: &all[start..], start, found: metadata.tensors() };
+        let mut tensors = Tensors { bytes: &bytes, start, found: metadata.tensors() };
         let hidden = padded(config.hidden_size);
         let heads = config.num_attention_heads * padded(config.head_size());
         let intermediate = padded(config.intermediate_size);
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let name = |part: &str| format!("layers.{n}.{part}");
-            layers.push(Layer {
+            layers.push(QuantizedLayer {
                 query_key_value: tensors.packed(&name("query_key_value"), 3 * heads, hidden)?,
                 attention_output: tensors.packed(&name("attention_output"), hidden, heads)?,
                 attention_norm: tensors.norm(&name("attention_norm"), hidden)?,
@@ -60,7 +59,7 @@ impl ModelFile {
 
 /// The tensors not yet taken.
 struct Tensors<'a> {
-    data: &'a [u8],
+    bytes: &'a Arc<AlignedBytes>,
     start: usize,
     found: HashMap<String, &'a TensorInfo>,
 }
@@ -83,7 +82,7 @@ impl Tensors<'_> {
     }
 
     fn content(&self, range: &Range<usize>) -> &[u8] {
-        &self.data[range.start - self.start..range.end - self.start]
+        &self.bytes.as_slice()[range.clone()]
     }
 
     fn floats(&mut self, name: &str, len: usize) -> Result<Range<usize>> {
@@ -113,24 +112,29 @@ impl Tensors<'_> {
         }
     }
 
-    fn packed(&mut self, name: &str, rows: usize, cols: usize) -> Result<Packed> {
+    fn packed(&mut self, name: &str, rows: usize, cols: usize) -> Result<PackedMatrix> {
         let weight = format!("{name}.weight");
-        let shape = [rows / pack::LANES, cols / pack::GROUP, pack::LANES, pack::GROUP];
-        let data = self.take(&weight, Dtype::I8, &shape)?;
-        let weights = bytemuck::cast_slice(self.content(&data));
-        let sums = kernels::channel_sums(weights, rows, cols).ok_or_else(|| {
-            malformed(format!("tensor {weight:?} holds a weight beyond ±{WEIGHT_MAX}"))
-        })?;
-        let steps = kernels::exact_steps(weights, rows, cols);
-        Ok(Packed {
-            data,
-            scales: self.scales(&format!("{name}.scale"), rows)?,
-            bias: self.floats(&format!("{name}.bias"), rows)?,
-            rows,
-            cols,
-            sums,
-            steps,
-        })
+        let shape = [rows / LANES, cols / pack::GROUP, LANES, pack::GROUP];
+        let weights = self.take(&weight, Dtype::I8, &shape)?;
+        let scales = self.scales(&format!("{name}.scale"), rows)?;
+        let bias = self.floats(&format!("{name}.bias"), rows)?;
+        PackedMatrix::new(
+            self.shared(name, weights)?,
+            (rows, cols),
+            self.shared(name, scales)?,
+            self.shared(name, bias)?,
+        )
+        .map_err(|source| malformed(format!("tensor {weight:?}: {source}")).with_source(source))
+    }
+
+    /// A part of the file that outlives the reading.
+    fn shared<T: bytemuck::AnyBitPattern>(
+        &self,
+        name: &str,
+        range: Range<usize>,
+    ) -> Result<SharedSlice<T>> {
+        SharedSlice::new(self.bytes, range)
+            .ok_or_else(|| malformed(format!("a tensor of {name:?} is not aligned")))
     }
 
     fn norm(&mut self, name: &str, len: usize) -> Result<Norm> {

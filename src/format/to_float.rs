@@ -1,7 +1,7 @@
 //! The inverse of writing: a model file's weights in 32-bit floats.
 
-use super::{ModelFile, Norm, Packed, QuantizedTable, padded_channel};
-use crate::kernels::pack::{self, padded};
+use super::{ModelFile, Norm, QuantizedTable, padded_channel};
+use crate::kernels::{PackedMatrix, pack, padded};
 use crate::weights::{FloatModel, LayerNorm, Linear, Matrix};
 
 impl ModelFile {
@@ -11,13 +11,12 @@ impl ModelFile {
         let config = &self.config;
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
         let size = config.head_size();
-        let linear = |matrix: &Packed, rows: &mut dyn Iterator<Item = usize>, cols: Vec<usize>| {
-            let from = self.packed(matrix);
+        let linear = |from: &PackedMatrix, rows: &mut dyn Iterator<Item = usize>, cols: Vec<usize>| {
             let (mut data, mut bias) = (Vec::new(), Vec::new());
             for row in rows {
-                let weight = |&col: &usize| from.data[pack::offset(row, col, from.cols)];
-                data.extend(cols.iter().map(|col| f32::from(weight(col)) * from.scales[row]));
-                bias.push(from.bias[row]);
+                let weight = |&col: &usize| from.weights()[pack::offset(row, col, from.cols())];
+                data.extend(cols.iter().map(|col| f32::from(weight(col)) * from.scales()[row]));
+                bias.push(from.bias()[row]);
             }
             Linear { weight: Matrix { rows: bias.len(), cols: cols.len(), data }, bias }
         };

@@ -9,7 +9,7 @@ use super::header::{FORMAT, FORMAT_VERSION, MAX_FLOAT, malformed, mismatch};
 use super::padded_channel;
 use crate::config::ModelConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::pack::{self, padded};
+use crate::kernels::{LANES, pack, padded};
 use crate::quant::{EMBEDDING_MAX, WEIGHT_MAX, quantize_symmetric};
 use crate::weights::{FloatModel, LayerNorm, Linear, Matrix};
 
@@ -115,7 +115,7 @@ impl Writer {
             data.extend(pack::pack(&quantized, weight.rows, cols));
         }
         let (rows, cols) = (scales.len(), padded(cols));
-        let shape = vec![rows / pack::LANES, cols / pack::GROUP, pack::LANES, pack::GROUP];
+        let shape = vec![rows / LANES, cols / pack::GROUP, LANES, pack::GROUP];
         let data = bytemuck::cast_slice(&data).to_vec();
         self.push(&format!("{name}.weight"), Dtype::I8, shape, data);
         self.push_floats(&format!("{name}.scale"), scales);

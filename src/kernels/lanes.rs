@@ -2,9 +2,57 @@
 //! implementation holds sixteen in one 512-bit, two 256-bit or four 128-bit registers; each operation
 //! is correctly rounded (or exact), so all give the same bits.
 
-use super::LANES;
-use super::rows::{array, tree};
 use crate::quant::ROUNDING_MAGIC;
+
+/// Columns are padded to a multiple of this many; also the number of partial sums of every float
+/// reduction.
+pub const LANES: usize = 16;
+
+/// `n` rounded up to a multiple of [`LANES`].
+pub const fn padded(n: usize) -> usize {
+    n.div_ceil(LANES) * LANES
+}
+
+/// Sixteen values of a row, padded to whole lanes.
+#[inline(always)]
+pub(super) fn sixteen<T>(row: &[T], at: usize) -> &[T; LANES] {
+    row[at..at + LANES].try_into().expect("rows are padded to whole lanes")
+}
+
+#[inline(always)]
+pub(super) fn sixteen_mut<T>(row: &mut [T], at: usize) -> &mut [T; LANES] {
+    (&mut row[at..at + LANES]).try_into().expect("rows are padded to whole lanes")
+}
+
+/// Joins partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.
+#[inline(always)]
+pub(super) fn tree(mut sums: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            sums[i] = join(sums[i], sums[i + width]);
+        }
+        width /= 2;
+    }
+    sums[0]
+}
+
+/// The floats of `x`, zeros where it has fewer than sixteen.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+pub(super) unsafe fn array<L: Lanes>(x: L) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    // SAFETY: the caller's.
+    unsafe { x.store(&mut out) };
+    out
+}
+
+/// Joins [`LANES`] partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.
+pub(crate) fn tree_sum(sums: [f32; LANES]) -> f32 {
+    tree(sums, |a, b| a + b)
+}
 
 /// [`Lanes::WIDTH`] `f32` lanes.
 ///
@@ -99,7 +147,8 @@ pub(super) trait Lanes: Copy {
         // SAFETY: the caller's.
         unsafe {
             let bits = self.add(Self::splat(ROUNDING_MAGIC)).bits();
-            Self::add_int(bits, Self::splat_int(offset - ROUNDING_MAGIC.to_bits() as i32))
+            let offset = offset.wrapping_sub(ROUNDING_MAGIC.to_bits() as i32);
+            Self::add_int(bits, Self::splat_int(offset))
         }
     }
 }

@@ -5,35 +5,11 @@
 //! `[rows / 16][cols / 4][16][4]`. One group is 64 bytes: a cache line, one 512-bit, two 256-bit
 //! or four 128-bit registers, and the order that every 8-bit dot instruction reads.
 
-pub(crate) use super::LANES;
+use super::lanes::{LANES, padded};
 use crate::quant::WEIGHT_MAX;
 
 /// Inputs in one group.
 pub const GROUP: usize = 4;
-
-/// `n` rounded up to a multiple of [`LANES`].
-pub const fn padded(n: usize) -> usize {
-    n.div_ceil(LANES) * LANES
-}
-
-/// A packed weight matrix with what turns its integer sums into floats.
-#[derive(Clone, Copy)]
-pub struct PackedMatrix<'a> {
-    /// `rows · cols` bytes in packed order, each −63 … 63.
-    pub data: &'a [i8],
-    /// Output channels, padded.
-    pub rows: usize,
-    /// Inputs, padded.
-    pub cols: usize,
-    /// Per-channel scale.
-    pub scales: &'a [f32],
-    /// Per-channel bias.
-    pub bias: &'a [f32],
-    /// Per-channel sum of `data`, which corrects the activations' zero point.
-    pub sums: &'a [i32],
-    /// [`exact_steps`] of `data`, or nothing where no kernel asks for it.
-    pub steps: &'a [u8],
-}
 
 /// Where weight `[row][col]` of a matrix with `cols` padded inputs lies.
 #[inline(always)]
@@ -71,18 +47,18 @@ pub fn channel_sums(data: &[i8], rows: usize, cols: usize) -> Option<Vec<i32>> {
     (!outside).then_some(sums)
 }
 
-/// Channels that share an entry of [`exact_steps`].
-pub const STEP_CHANNELS: usize = 8;
+/// Channels of half a panel, which share an entry of [`exact_groups`].
+pub const HALF_PANEL: usize = LANES / 2;
 
 /// For every 8 channels, how many groups of 4 inputs, one after the other, can be added as pairs in
 /// 16 bits for any activations (0 … 127): 6, 4 or 2. Whatever the weights are, it is 2
 /// (4 · 127 · 63 < 2¹⁵); that all sums of 6 groups are exact is seen from the weights themselves: those
 /// above zero, and those below, may sum to 258; what is asked for is 254, which sums of bytes that
 /// saturate cannot pass. 6 only where `cols` is a multiple of 24.
-pub fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
-    let mut steps = Vec::with_capacity(rows / STEP_CHANNELS);
+pub fn exact_groups(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
+    let mut groups = Vec::with_capacity(rows / HALF_PANEL);
     for panel in data.chunks_exact(LANES * cols).take(rows / LANES) {
-        let mut found = [2; LANES / STEP_CHANNELS];
+        let mut found = [2; LANES / HALF_PANEL];
         for most in [4, 6] {
             if cols.is_multiple_of(GROUP * most) {
                 let exact = exact_halves(panel, most);
@@ -91,18 +67,18 @@ pub fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
                 }
             }
         }
-        steps.extend(found);
+        groups.extend(found);
     }
-    steps
+    groups
 }
 
-/// Whether `steps` groups add up in 16 bits, for both halves of a panel.
-fn exact_halves(panel: &[i8], steps: usize) -> [bool; LANES / STEP_CHANNELS] {
+/// Whether `count` groups add up in 16 bits, for both halves of a panel.
+fn exact_halves(panel: &[i8], count: usize) -> [bool; LANES / HALF_PANEL] {
     const BYTES: usize = LANES * GROUP;
     // Sums of two neighbours; a sum that saturated is beyond this too.
     const MOST: u16 = 254;
     let mut largest = [0u16; BYTES / 2];
-    for groups in panel.chunks_exact(BYTES * steps) {
+    for groups in panel.chunks_exact(BYTES * count) {
         let (mut above, mut below) = ([0u8; BYTES], [0u8; BYTES]);
         for group in groups.chunks_exact(BYTES) {
             for ((above, below), &w) in above.iter_mut().zip(&mut below).zip(group) {
@@ -125,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_exact_for_the_worst_activations() {
+    fn groups_are_exact_for_the_worst_activations() {
         let (rows, cols) = (32, 48);
         let mut weights = vec![0i8; rows * cols];
         // 6 groups of one lane hold 12 weights: 21 each is 252, 22 each 264.
@@ -136,9 +112,9 @@ mod tests {
         for col in (0..24).step_by(4) {
             weights[24 * cols + col..][..2].copy_from_slice(&[43, -43]);
         }
-        assert_eq!(exact_steps(&pack(&weights, rows, cols), rows, cols), [6, 4, 2, 4]);
+        assert_eq!(exact_groups(&pack(&weights, rows, cols), rows, cols), [6, 4, 2, 4]);
         // 6 groups do not divide a depth of 32.
-        assert_eq!(exact_steps(&vec![1; 16 * 32], 16, 32), [4, 4]);
+        assert_eq!(exact_groups(&vec![1; 16 * 32], 16, 32), [4, 4]);
     }
 
     #[test]

@@ -1,46 +1,10 @@
 //! What happens to rows of floats between the matrix products. Sums across a row are always
 //! [`LANES`] partial sums joined by one fixed tree, so nothing depends on a register's width.
 
-use super::lanes::Lanes;
-use super::{LANES, LayerNormArgs, RowsMut};
+use super::args::{LayerNormArgs, RowsMut};
+use super::lanes::{LANES, Lanes, array, sixteen, sixteen_mut};
 use crate::config::Activation;
 use crate::quant::{ROUNDING_MAGIC, RowScale};
-
-/// Sixteen values of a row, padded to whole lanes.
-#[inline(always)]
-pub(super) fn lanes<T>(row: &[T], at: usize) -> &[T; LANES] {
-    row[at..at + LANES].try_into().expect("rows are padded to whole lanes")
-}
-
-#[inline(always)]
-pub(super) fn lanes_mut<T>(row: &mut [T], at: usize) -> &mut [T; LANES] {
-    (&mut row[at..at + LANES]).try_into().expect("rows are padded to whole lanes")
-}
-
-/// Joins partial sums in the fixed tree: 16 → 8 → 4 → 2 → 1.
-#[inline(always)]
-pub(super) fn tree(mut sums: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            sums[i] = join(sums[i], sums[i + width]);
-        }
-        width /= 2;
-    }
-    sums[0]
-}
-
-/// The floats of `x`, zeros where it has fewer than sixteen.
-///
-/// # Safety
-/// As [`Lanes`].
-#[inline(always)]
-pub(super) unsafe fn array<L: Lanes>(x: L) -> [f32; LANES] {
-    let mut out = [0.0; LANES];
-    // SAFETY: the caller's.
-    unsafe { x.store(&mut out) };
-    out
-}
 
 /// From here on, GELU is 0 or its argument.
 const GELU_END: f32 = 4.32;
@@ -230,7 +194,7 @@ unsafe fn activate<L: Lanes, A: Activate<L>>(activation: &A, x: &mut [f32]) -> (
     }
 }
 
-/// See [`super::Kernels::quantize_rows`].
+/// See [`Kernels::quantize_rows`](super::Kernels::quantize_rows).
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -283,7 +247,7 @@ unsafe fn activate_and_quantize<L: Lanes, F: Lanes, A: Activate<F>>(
     }
 }
 
-/// See [`super::Kernels::add_layer_norm`].
+/// See [`Kernels::add_layer_norm`](super::Kernels::add_layer_norm).
 ///
 /// # Safety
 /// As [`Lanes`].
@@ -300,10 +264,10 @@ pub(super) unsafe fn add_layer_norm<L: Lanes>(
         unsafe {
             let mut sums = L::splat(0.0);
             for at in (0..stride).step_by(LANES) {
-                let here = lanes_mut(x, at);
+                let here = sixteen_mut(x, at);
                 let mut y = L::load(here);
                 if let Some(residual) = residual {
-                    y = y.add(L::load(lanes(residual, r * stride + at)));
+                    y = y.add(L::load(sixteen(residual, r * stride + at)));
                     y.store(here);
                 }
                 sums = sums.add(y);
@@ -314,16 +278,16 @@ pub(super) unsafe fn add_layer_norm<L: Lanes>(
             let mean = L::splat(mean);
             let mut squares = L::splat(0.0);
             for at in (0..stride).step_by(LANES) {
-                let d = L::load(lanes(x, at)).sub(mean);
+                let d = L::load(sixteen(x, at)).sub(mean);
                 squares = squares.add(d.mul(d));
             }
             let variance = squares.sum() / norm.columns as f32;
             let factor = L::splat(1.0 / (variance + norm.eps).sqrt());
             for at in (0..stride).step_by(LANES) {
-                let here = lanes_mut(x, at);
+                let here = sixteen_mut(x, at);
                 let y = L::load(here).sub(mean).mul(factor);
-                let y = y.mul(L::load(lanes(norm.weight, at)));
-                y.add(L::load(lanes(norm.bias, at))).store(here);
+                let y = y.mul(L::load(sixteen(norm.weight, at)));
+                y.add(L::load(sixteen(norm.bias, at))).store(here);
             }
             // Weight and bias are 0 there, but the product may be −0.
             if whole < stride {

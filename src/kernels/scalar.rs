@@ -1,17 +1,22 @@
 //! The definition: plain loops that say what every other table must compute, bit for bit.
 
-use super::lanes::Plain;
-use super::pack::{PackedMatrix, offset};
-use super::tiles::{Out, Panel, Rows, RowsI16, Tile};
-use super::{Kernels, LANES, QuantizedRows, attention, rows, softmax};
+use super::args::QuantizedRows;
+use super::lanes::{LANES, Plain};
+use super::pack::offset;
+use super::packed_matrix::PackedMatrix;
+use super::table::Kernels;
+use super::tiles::{Out, Panel, Rows, RowsI16, Tile, check_gemm, product_i16};
+use super::{attention, rows, softmax};
 use crate::quant::RowScale;
 
 /// The table of definitions.
 pub static KERNELS: Kernels = Kernels {
     name: "scalar",
     gemm,
-    gemm_i16,
-    // SAFETY of the calls: plain lanes need no instruction set.
+    // SAFETY of the calls: plain tiles and lanes need no instruction set.
+    gemm_i16: |a, depth, b, columns, out| unsafe {
+        product_i16::<PlainTile>((a, depth), depth, (b, columns), out)
+    },
     quantize_rows: |x, stride, f, out| unsafe { rows::quantize_rows::<Plain>(x, stride, f, out) },
     add_layer_norm: |x, residual, norm| unsafe { rows::add_layer_norm::<Plain>(x, residual, norm) },
     softmax: |scores, args, out, sums| unsafe {
@@ -22,34 +27,20 @@ pub static KERNELS: Kernels = Kernels {
     },
 };
 
-fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
+fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix, out: &mut [f32]) {
+    check_gemm(&a, w, out);
     for (r, scale) in a.scales.iter().enumerate() {
-        let row = &a.data[r * a.stride..][..w.cols];
-        for c in 0..w.rows {
-            let sum: i32 = row
-                .iter()
-                .enumerate()
-                .map(|(k, &x)| x as i32 * w.data[offset(c, k, w.cols)] as i32)
-                .sum();
-            let sum = (sum - scale.zero_point * w.sums[c]) as f32;
-            out[r * w.rows + c] = sum * (scale.scale * w.scales[c]) + w.bias[c];
+        let row = &a.data[r * a.stride..][..w.cols()];
+        for c in 0..w.rows() {
+            let weight = |k| i32::from(w.weights()[offset(c, k, w.cols())]);
+            let sum: i32 = row.iter().enumerate().map(|(k, &x)| i32::from(x) * weight(k)).sum();
+            let sum = (sum - scale.zero_point * w.sums()[c]) as f32;
+            out[r * w.rows() + c] = sum * (scale.scale * w.scales()[c]) + w.bias()[c];
         }
     }
 }
 
-fn gemm_i16(a: &[i16], depth: usize, b: &[i16], columns: usize, out: &mut [i32]) {
-    for (row, out) in a.chunks_exact(depth).zip(out.chunks_exact_mut(columns)) {
-        for (c, out) in out.iter_mut().enumerate() {
-            *out = row
-                .iter()
-                .enumerate()
-                .map(|(k, &x)| x as i32 * b[(k / 2 * columns + c) * 2 + k % 2] as i32)
-                .sum();
-        }
-    }
-}
-
-/// The 16-bit product for attention, which is defined over tiles.
+/// The product of 16 bits, which is defined over tiles.
 struct PlainTile;
 
 impl Tile for PlainTile {
@@ -71,12 +62,12 @@ impl Tile for PlainTile {
             for c in 0..LANES {
                 // SAFETY: the caller's promises (see `Tile::block_i16`).
                 unsafe {
-                    let sum: i32 = (0..depth)
-                        .map(|k| {
-                            let x = *a.data.add(r * a.stride + k) as i32;
-                            x * *b.add((k / 2 * columns + c) * 2 + k % 2) as i32
-                        })
-                        .sum();
+                    // Of numbers that are not finite anything may come, which then wraps.
+                    let sum = (0..depth).fold(0i32, |sum, k| {
+                        let x = i32::from(*a.data.add(r * a.stride + k));
+                        let b = i32::from(*b.add((k / 2 * columns + c) * 2 + k % 2));
+                        sum.wrapping_add(x * b)
+                    });
                     *out.data.add(r * out.stride + c) = sum;
                 }
             }

@@ -1,14 +1,14 @@
-//! Attention weights of integer scores, in 16-bit integers throughout: twice as many lanes as floats
+//! Attention probabilities of integer scores, in 16-bit integers throughout: twice as many lanes as floats
 //! have, and the same bits everywhere without a thought for rounding.
 
-use super::SoftmaxArgs;
+use super::args::SoftmaxArgs;
 use super::lanes::{Lanes, Shorts};
 
-/// A distance of this many units halves a weight.
+/// A distance of this many units halves a probability.
 const HALVING: f32 = 1024.0;
 
 /// `1 − x · (A − x · (B − x · C))` is `2^−x` on 0 ≤ x < 1, all in units of 2⁻¹⁵: a minimax fit of the
-/// integers as they are multiplied, relative error 1.3e-4, less than the rounding of the largest weight.
+/// integers as they are multiplied, relative error 1.3e-4, less than the rounding of the largest probability.
 const FIT: [i16; 3] = [22_651, 7_548, 1_281];
 
 /// How scores become distances: `(best − score) · 2^(left − right) · factor / 2¹⁵`.
@@ -20,9 +20,9 @@ struct Unit {
 }
 
 impl Unit {
-    /// For scores of which 1 stands for `step` in the exponent of e, which is not negative.
-    fn new(step: f32) -> Self {
-        let units = step * (std::f32::consts::LOG2_E * HALVING);
+    /// For scores of which 1 stands for `score_scale` in the exponent of e, which is not negative.
+    fn new(score_scale: f32) -> Self {
+        let units = score_scale * (std::f32::consts::LOG2_E * HALVING);
         let bits = units.to_bits();
         let exponent = (bits >> 23) as i32 - 126;
         if exponent <= -126 {
@@ -35,7 +35,7 @@ impl Unit {
     }
 }
 
-/// See [`super::Kernels::softmax`].
+/// See [`Kernels::softmax`](super::Kernels::softmax).
 ///
 /// A function of its own in WebAssembly, for V8's registers.
 ///
@@ -49,23 +49,24 @@ pub(super) unsafe fn softmax<L: Lanes>(
     out: &mut [i16],
     sums: &mut [i32],
 ) {
-    let SoftmaxArgs { keys, stride, steps } = args;
+    let SoftmaxArgs { keys, stride, score_scales } = args;
     // SAFETY: the caller's.
     unsafe {
-        let weights = Weights::<L::Shorts>::new();
+        let powers = Powers::<L::Shorts>::new();
         let needed = keys.next_multiple_of(L::Shorts::WIDTH);
         let rows = scores.chunks_exact_mut(stride).zip(out.chunks_exact_mut(stride));
-        for ((scores, out), (&step, sum)) in rows.zip(steps.iter().zip(sums)) {
+        for ((scores, out), (&score_scale, sum)) in rows.zip(score_scales.iter().zip(sums)) {
             let best = scores[..keys].iter().fold(i32::MIN, |best, &score| best.max(score));
-            let unit = Unit::new(step);
+            let unit = Unit::new(score_scale);
             if unit.left > 0 {
                 // Scores far apart, as no sentence has them: one by one.
                 for score in &mut scores[..keys] {
-                    *score = best - ((best - *score).min(1 << 15 >> unit.left) << unit.left);
+                    let distance = best.wrapping_sub(*score).min(1 << 15 >> unit.left);
+                    *score = best.wrapping_sub(distance << unit.left);
                 }
             }
             // What is no key's is computed and then overwritten.
-            weights.row(&scores[..needed], best, &unit, &mut out[..needed]);
+            powers.row(&scores[..needed], best, &unit, &mut out[..needed]);
             out[keys..].fill(0);
             *sum = L::sum_i16(out);
         }
@@ -73,26 +74,26 @@ pub(super) unsafe fn softmax<L: Lanes>(
 }
 
 /// The constants for `8192 · 2^(−distance / 1024)`, rounded.
-struct Weights<S> {
+struct Powers<S> {
     one: S,
     fit: [S; 3],
-    /// See [`Weights::scale`].
-    powers: S,
+    /// See [`Powers::power`].
+    table: S,
     twice: S,
     from: S,
 }
 
-impl<S: Shorts> Weights<S> {
+impl<S: Shorts> Powers<S> {
     /// # Safety
     /// As [`Shorts`].
     #[inline(always)]
     unsafe fn new() -> Self {
         // SAFETY: the caller's.
         unsafe {
-            Weights {
+            Powers {
                 one: S::constant(i16::MAX),
                 fit: [S::constant(FIT[0]), S::constant(FIT[1]), S::constant(FIT[2])],
-                powers: S::powers(),
+                table: S::powers(),
                 twice: S::constant(0x0101),
                 from: S::constant(0x050d),
             }
@@ -125,7 +126,7 @@ impl<S: Shorts> Weights<S> {
     #[inline(always)]
     unsafe fn power(&self, distance: S) -> S {
         // SAFETY: the caller's.
-        unsafe { self.powers.at(self.from.sub_bytes(distance.halvings().mul(self.twice))) }
+        unsafe { self.table.at(self.from.sub_bytes(distance.halvings().mul(self.twice))) }
     }
 }
 
@@ -135,34 +136,34 @@ mod tests {
     use super::*;
     use crate::quant::PROBABILITY_MAX;
 
-    fn weights(scores: &[i32], step: f32) -> Vec<i16> {
+    fn probabilities(scores: &[i32], score_scale: f32) -> Vec<i16> {
         let stride = scores.len().next_multiple_of(16);
         let mut padded = scores.to_vec();
         padded.resize(stride, i32::MAX);
         let (mut out, mut sum) = (vec![-1; stride], [0]);
-        let args = SoftmaxArgs { keys: scores.len(), stride, steps: &[step] };
+        let args = SoftmaxArgs { keys: scores.len(), stride, score_scales: &[score_scale] };
         // SAFETY: plain lanes need no instruction set.
         unsafe { softmax::<Plain>(&mut padded, args, &mut out, &mut sum) };
-        assert!(out[scores.len()..].iter().all(|&weight| weight == 0));
-        assert_eq!(out.iter().map(|&weight| i32::from(weight)).sum::<i32>(), sum[0]);
+        assert!(out[scores.len()..].iter().all(|&p| p == 0));
+        assert_eq!(out.iter().map(|&p| i32::from(p)).sum::<i32>(), sum[0]);
         out[..scores.len()].to_vec()
     }
 
-    /// Over steps of all sizes, distances that matter and those that do not.
+    /// Over scales of all sizes, distances that matter and those that do not.
     #[test]
-    fn weights_stay_within_their_stated_error() {
-        for step in [1e-9f32, 3.3e-7, 1e-5, 7.7e-4, 6.5e-4, 1e-2, 0.3, 2.0, 40.0] {
-            let most = 16.0 / f64::from(step);
+    fn probabilities_stay_within_their_stated_error() {
+        for score_scale in [1e-9f32, 3.3e-7, 1e-5, 7.7e-4, 6.5e-4, 1e-2, 0.3, 2.0, 40.0] {
+            let most = 16.0 / f64::from(score_scale);
             let scores: Vec<i32> =
                 (0..4000).map(|i| (-most * f64::from(i) / 4000.0).max(-2e9) as i32).collect();
-            for (&score, weight) in scores.iter().zip(weights(&scores, step)) {
-                let exact = f64::from(PROBABILITY_MAX) * (f64::from(score) * f64::from(step)).exp();
-                // Half a weight for its rounding, a unit of distance, the fit and the factor's 15 bits.
-                let distance = -f64::from(score) * f64::from(step) * std::f64::consts::LOG2_E;
+            for (&score, p) in scores.iter().zip(probabilities(&scores, score_scale)) {
+                let exact = f64::from(PROBABILITY_MAX) * (f64::from(score) * f64::from(score_scale)).exp();
+                // Half a unit for its rounding, a unit of distance, the fit and the factor's 15 bits.
+                let distance = -f64::from(score) * f64::from(score_scale) * std::f64::consts::LOG2_E;
                 let units = 1.6 + distance * 1024.0 / 16384.0;
                 let bound = 0.52 + exact * (1.3e-4 + units * std::f64::consts::LN_2 / 1024.0);
-                let weight = f64::from(weight);
-                assert!((weight - exact).abs() <= bound, "{score} of {step}: {weight}, {exact}");
+                let p = f64::from(p);
+                assert!((p - exact).abs() <= bound, "{score} of {score_scale}: {p}, {exact}");
             }
         }
     }
@@ -170,10 +171,10 @@ mod tests {
     #[test]
     fn extremes_are_as_they_should_be() {
         let one = PROBABILITY_MAX;
-        assert_eq!(weights(&[5, 5, -3], 0.0), [one; 3]);
-        assert_eq!(weights(&[i32::MAX / 2, -(i32::MAX / 2)], 1e-30), [one; 2]);
-        assert_eq!(weights(&[i32::MAX / 2, -(i32::MAX / 2)], 1.0), [one, 0]);
-        assert_eq!(weights(&[7, 6, -1_000_000], 1e9), [one, 0, 0]);
-        assert_eq!(weights(&[-1_000_000], 1e-3), [one]);
+        assert_eq!(probabilities(&[5, 5, -3], 0.0), [one; 3]);
+        assert_eq!(probabilities(&[i32::MAX / 2, -(i32::MAX / 2)], 1e-30), [one; 2]);
+        assert_eq!(probabilities(&[i32::MAX / 2, -(i32::MAX / 2)], 1.0), [one, 0]);
+        assert_eq!(probabilities(&[7, 6, -1_000_000], 1e9), [one, 0, 0]);
+        assert_eq!(probabilities(&[-1_000_000], 1e-3), [one]);
     }
 }

@@ -1,10 +1,11 @@
-//! The loops around the micro-kernels and the table around both, the same for every instruction
-//! set.
+//! The loops around the micro-kernels, the same for every instruction set.
 
 use std::cell::RefCell;
 
-use super::pack::STEP_CHANNELS;
-use super::{LANES, PackedMatrix, QuantizedRows, grow};
+use super::args::QuantizedRows;
+use super::lanes::{LANES, sixteen};
+use super::packed_matrix::PackedMatrix;
+use super::scratch::grow;
 use crate::quant::RowScale;
 
 /// What an instruction set brings: blocks of up to 8 rows times 16 columns.
@@ -108,13 +109,12 @@ pub(super) struct Panel<'a> {
     pub scales: &'a [f32; LANES],
     pub bias: &'a [f32; LANES],
     pub sums: &'a [i32; LANES],
-    /// Of both halves, see [`exact_steps`](super::pack::exact_steps).
-    #[cfg_attr(not(target_feature = "relaxed-simd"), allow(dead_code))]
-    pub steps: [u8; 2],
-}
-
-fn lanes<T>(values: &[T], at: usize) -> &[T; LANES] {
-    values[at..at + LANES].try_into().expect("channels are padded to whole panels")
+    /// Of both halves, see [`exact_groups`](super::pack::exact_groups).
+    #[cfg_attr(
+        not(target_feature = "relaxed-simd"),
+        allow(dead_code, reason = "only sums in 16 bits ask for them")
+    )]
+    pub exact_groups: [u8; 2],
 }
 
 /// Calls `$block` with the const argument `$rows` (1 … 8).
@@ -157,45 +157,62 @@ macro_rules! with_rows {
     };
 }
 
+/// `a · b`, which no slice is as long as where it does not fit.
+#[inline(always)]
+pub(super) fn area(a: usize, b: usize) -> usize {
+    a.saturating_mul(b)
+}
+
+/// That the rows of `a` are there, as deep as the matrix, and `out` has room for their products.
+#[inline(always)]
+pub(super) fn check_gemm(a: &QuantizedRows<'_>, w: &PackedMatrix, out: &[f32]) {
+    let count = a.scales.len();
+    assert!(a.stride >= w.cols(), "rows are shorter than the matrix is deep");
+    assert!(a.data.len() >= area(count, a.stride), "fewer rows than scales");
+    assert!(out.len() >= area(count, w.rows()), "no room for the product");
+}
+
 /// Every row against every panel. A panel stays in the first-level cache while all rows pass.
 ///
 /// # Safety
 /// The CPU must have `T`'s instruction set.
 #[inline(always)]
-pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
-    let count = a.scales.len();
-    assert!(w.cols.is_multiple_of(LANES) && a.stride >= w.cols && a.data.len() >= count * a.stride);
-    assert!(w.data.len() >= w.rows * w.cols && out.len() >= count * w.rows);
+pub(super) unsafe fn gemm<T: Tile>(a: QuantizedRows<'_>, w: &PackedMatrix, out: &mut [f32]) {
+    check_gemm(&a, w, out);
     if T::WIDE {
         WIDENED.with_borrow_mut(|[wide, panel]| {
-            grow(wide, count * a.stride);
-            grow(panel, LANES * w.cols);
-            for (wide, &x) in wide.iter_mut().zip(&a.data[..count * a.stride]) {
+            let values = a.scales.len() * a.stride;
+            grow(wide, values);
+            grow(panel, LANES * w.cols());
+            for (wide, &x) in wide.iter_mut().zip(&a.data[..values]) {
                 *wide = x.into();
             }
             let rows = Rows { data: wide.as_ptr().cast(), stride: 2 * a.stride };
-            // SAFETY: the assertions above and the buffers' lengths.
+            // SAFETY: what was checked, and the buffers' lengths.
             unsafe { panels::<T>(rows, a.scales, w, Some(panel), out) }
         });
     } else {
         let rows = Rows { data: a.data.as_ptr(), stride: a.stride };
-        // SAFETY: the assertions above.
+        // SAFETY: what was checked.
         unsafe { panels::<T>(rows, a.scales, w, None, out) }
     }
 }
 
 /// # Safety
-/// As [`Tile::block`] for all rows of `scales` and all panels of `w`.
+/// The CPU must have `T`'s instruction set; `a` must be readable for as many rows as `scales` has, each
+/// of `w.cols()` values, and `out` have room for as many of `w.rows()`. If [`Tile::WIDE`], `wide` must
+/// have room for a panel.
 #[inline(always)]
 unsafe fn panels<T: Tile>(
     a: Rows,
     scales: &[RowScale],
-    w: &PackedMatrix<'_>,
+    w: &PackedMatrix,
     mut wide: Option<&mut Vec<i16>>,
     out: &mut [f32],
 ) {
-    for at in (0..w.rows).step_by(LANES) {
-        let weights = &w.data[at * w.cols..][..LANES * w.cols];
+    // Whole panels: a matrix has no others.
+    for at in (0..w.rows()).step_by(LANES) {
+        let weights = &w.weights()[at * w.cols()..][..LANES * w.cols()];
         let data = match &mut wide {
             Some(wide) => {
                 // SAFETY: the caller's.
@@ -206,25 +223,20 @@ unsafe fn panels<T: Tile>(
         };
         let panel = Panel {
             data,
-            depth: w.cols,
-            scales: lanes(w.scales, at),
-            bias: lanes(w.bias, at),
-            sums: lanes(w.sums, at),
-            steps: w
-                .steps
-                .get(at / STEP_CHANNELS..)
-                .and_then(<[u8]>::first_chunk)
-                .copied()
-                .unwrap_or([2; 2]),
+            depth: w.cols(),
+            scales: sixteen(w.scales(), at),
+            bias: sixteen(w.bias(), at),
+            sums: sixteen(w.sums(), at),
+            exact_groups: w.exact_groups(at),
         };
         let mut r = 0;
         while r < scales.len() {
             let rows = block_rows(scales.len() - r, T::ROWS);
             let scales = &scales[r..r + rows];
-            // SAFETY: the caller's.
+            // SAFETY: the caller's; the panel's 16 channels from `at` on are there.
             unsafe {
                 let a = Rows { data: a.data.add(r * a.stride), stride: a.stride };
-                let out = Out { data: out.as_mut_ptr().add(r * w.rows + at), stride: w.rows };
+                let out = Out { data: out.as_mut_ptr().add(r * w.rows() + at), stride: w.rows() };
                 with_rows!(rows, R => {
                     let scales = scales.first_chunk::<R>().expect("a block of R rows");
                     T::block::<R>(a, panel, scales, out)
@@ -257,7 +269,7 @@ pub(super) unsafe fn product_i16<T: Tile>(
 ) {
     let count = a.len() / stride;
     assert!(depth.is_multiple_of(2) && depth <= stride && columns.is_multiple_of(LANES));
-    assert!(b.len() >= depth * columns && out.len() >= count * columns);
+    assert!(b.len() >= area(depth, columns) && out.len() >= area(count, columns));
     for r in (0..count).step_by(T::ROWS_I16) {
         let rows = T::ROWS_I16.min(count - r);
         // SAFETY: by the assertions, these rows of `a` and `out` and all of `b` exist.
@@ -268,58 +280,3 @@ pub(super) unsafe fn product_i16<T: Tile>(
         }
     }
 }
-
-/// The table of an instruction set: its tiles, and the row functions compiled for it.
-macro_rules! table {
-    ($name:literal, $features:literal, $tile:ty, $lanes:ty) => {{
-        use crate::config::Activation;
-        use crate::kernels::{
-            AttentionArgs, AttentionScratch, Kernels, LayerNormArgs, PackedMatrix, QuantizedRows,
-            RowsMut, SoftmaxArgs, attention, rows, tiles,
-        };
-
-        #[target_feature(enable = $features)]
-        fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
-            // SAFETY: this function enables what the tile needs.
-            unsafe { tiles::gemm::<$tile>(a, w, out) }
-        }
-        #[target_feature(enable = $features)]
-        fn gemm_i16(a: &[i16], depth: usize, b: &[i16], columns: usize, out: &mut [i32]) {
-            // SAFETY: this function enables what the tile needs.
-            unsafe { tiles::product_i16::<$tile>((a, depth), depth, (b, columns), out) }
-        }
-        #[target_feature(enable = $features)]
-        fn attend(a: AttentionArgs<'_>, scratch: &mut AttentionScratch, context: &mut [f32]) {
-            // SAFETY: this function enables what tile and lanes need.
-            unsafe { attention::attention::<$tile, $lanes>(a, scratch, context) }
-        }
-        #[target_feature(enable = $features)]
-        fn quantize(x: &mut [f32], stride: usize, f: Option<Activation>, out: RowsMut<'_>) {
-            // SAFETY: this function enables what the lanes need.
-            unsafe { rows::quantize_rows::<$lanes>(x, stride, f, out) }
-        }
-        #[target_feature(enable = $features)]
-        fn add_layer_norm(x: &mut [f32], residual: Option<&[f32]>, norm: LayerNormArgs<'_>) {
-            // SAFETY: this function enables what the lanes need.
-            unsafe { rows::add_layer_norm::<$lanes>(x, residual, norm) }
-        }
-        #[target_feature(enable = $features)]
-        fn softmax(scores: &mut [i32], args: SoftmaxArgs<'_>, out: &mut [i16], sums: &mut [i32]) {
-            // SAFETY: this function enables what the lanes need.
-            unsafe { $crate::kernels::softmax::softmax::<$lanes>(scores, args, out, sums) }
-        }
-        // SAFETY of the calls: the table is handed out only where the features were detected (or,
-        // in WebAssembly, where the module that needs them was accepted).
-        #[allow(unused_unsafe)]
-        Kernels {
-            name: $name,
-            gemm: |a, w, out| unsafe { gemm(a, w, out) },
-            gemm_i16: |a, depth, b, columns, out| unsafe { gemm_i16(a, depth, b, columns, out) },
-            quantize_rows: |x, stride, f, out| unsafe { quantize(x, stride, f, out) },
-            add_layer_norm: |x, residual, norm| unsafe { add_layer_norm(x, residual, norm) },
-            softmax: |scores, args, out, sums| unsafe { softmax(scores, args, out, sums) },
-            attention: |args, scratch, context| unsafe { attend(args, scratch, context) },
-        }
-    }};
-}
-pub(super) use table;

@@ -12,9 +12,9 @@ use std::sync::Mutex;
 use crate::bytes::AlignedBytes;
 use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{FORMAT_VERSION, Layer, ModelFile, Norm, Packed};
+use crate::format::{FORMAT_VERSION, ModelFile, Norm, QuantizedLayer};
 use crate::kernels::{
-    self, AttentionArgs, Kernels, LANES, LayerNormArgs, QuantizedRows, RowsMut, padded,
+    self, AttentionArgs, Kernels, LANES, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, padded,
 };
 use crate::tokenizer::Tokenizer;
 use scratch::Scratch;
@@ -29,6 +29,7 @@ const TEXTS_PER_TASK: usize = 64;
 
 /// What a loaded model is.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ModelInfo {
     /// The model id: 16 hex digits of a hash over the model's content.
     pub model_id: String,
@@ -36,23 +37,58 @@ pub struct ModelInfo {
     pub format_version: u32,
     /// Size of the model file in bytes.
     pub bytes: usize,
-    /// Name of the kernels in use: `scalar`, `simd128`, `relaxed`, `avx2`, `avx512vnni`, `amx`.
+    /// Name of the kernels in use: `scalar`, `simd128`, `relaxed`, `relaxed-dot`, `avx2`, `avx512vnni`,
+    /// `amx`.
     pub kernel: &'static str,
     /// Sizes and choices.
     pub config: ModelConfig,
 }
 
-/// Embeddings of a batch and what happened to its texts.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Embeddings of a batch and what happened to its texts. [`row`](Self::row) and
+/// [`rows`](Self::rows) are the embeddings one by one.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Encoded {
     /// `n × hidden_size`, row-major, in input order, each row of length 1.
     pub embeddings: Vec<f32>,
+    /// Values of one embedding.
+    pub hidden_size: usize,
     /// Tokens of each text before truncation, prefix and special tokens included. Of a text many
     /// times longer than the model takes only the beginning is read, and this is a lower bound;
     /// [`Encoder::count_tokens`] reads everything.
     pub token_counts: Vec<u32>,
     /// For each text whether tokens were cut off.
     pub truncated: Vec<bool>,
+}
+
+impl Encoded {
+    fn new(hidden_size: usize) -> Self {
+        let (embeddings, token_counts, truncated) = Default::default();
+        Encoded { embeddings, hidden_size, token_counts, truncated }
+    }
+
+    /// How many texts there were.
+    pub fn len(&self) -> usize {
+        self.token_counts.len()
+    }
+
+    /// Whether there was none.
+    pub fn is_empty(&self) -> bool {
+        self.token_counts.is_empty()
+    }
+
+    /// The embedding of text `index`: `hidden_size` values of length 1.
+    ///
+    /// # Panics
+    /// If there are not as many texts.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.embeddings[index * self.hidden_size..(index + 1) * self.hidden_size]
+    }
+
+    /// The embeddings in input order, `hidden_size` values each.
+    pub fn rows(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.embeddings.chunks_exact(self.hidden_size)
+    }
 }
 
 /// A sentence encoder: a checked model file, its tokenizer and the kernels of this machine.
@@ -65,6 +101,12 @@ pub struct Encoder {
     scratch: Mutex<Vec<Scratch>>,
 }
 
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Encoder").field(&self.info()).finish()
+    }
+}
+
 impl Encoder {
     /// Checks a model file (see [`crate::format`]) and readies it. An [`AlignedBytes`] is used in
     /// place; a slice or vector is copied once.
@@ -72,15 +114,23 @@ impl Encoder {
     /// # Errors
     /// A kind that starts with `Weights` or `Tokenizer`, or `ConfigInvalid`, naming what was found
     /// and what was expected.
+    ///
+    /// # The fastest kernels
+    /// are chosen for this CPU; [`info`](Self::info) names them. On a CPU with AMX, Linux is asked, once for
+    /// the process, to let it use these registers; from then on signal frames are larger, and an
+    /// alternative signal stack (`sigaltstack`) that is too small for them is refused. A process that
+    /// cannot have that sets the environment variable `MUNJANG_AMX=0` before it loads the first model: the
+    /// kernels are then those of AVX-512, and the embeddings the same.
     pub fn from_bytes(bytes: impl Into<AlignedBytes>) -> Result<Self> {
         Self::with_kernels(bytes, kernels::select())
     }
 
-    /// Like [`from_bytes`](Self::from_bytes) with a chosen table of kernels (see
-    /// [`kernels::available`]); every table gives the same bits.
+    /// Like [`from_bytes`](Self::from_bytes) with a chosen table of kernels; every table gives the same
+    /// bits. For this crate's own benches, tests and fuzz targets.
     ///
     /// # Errors
     /// As [`from_bytes`](Self::from_bytes).
+    #[doc(hidden)]
     pub fn with_kernels(bytes: impl Into<AlignedBytes>, kernels: &'static Kernels) -> Result<Self> {
         let file = ModelFile::parse(bytes.into())?;
         let tokenizer = Self::tokenizer_of(&file)?;
@@ -144,7 +194,7 @@ impl Encoder {
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Encoded> {
         let parts =
             map_chunks(texts, TEXTS_PER_TASK, |texts, first| self.encode_task(texts, first))?;
-        let mut all = Encoded::default();
+        let mut all = Encoded::new(self.config().hidden_size);
         for part in parts {
             all.embeddings.extend(part.embeddings);
             all.token_counts.extend(part.token_counts);
@@ -155,7 +205,7 @@ impl Encoder {
 
     fn encode_task<S: AsRef<str>>(&self, texts: &[S], first: usize) -> Result<Encoded> {
         let mut ids = Vec::with_capacity(texts.len());
-        let mut encoded = Encoded::default();
+        let mut encoded = Encoded::new(self.config().hidden_size);
         for text in texts {
             let encoding = self.tokenizer.encode(text.as_ref())?;
             encoded.token_counts.push(u32::try_from(encoding.token_count).unwrap_or(u32::MAX));
@@ -182,8 +232,7 @@ impl Encoder {
     /// `tokens × hidden_size`, sentence after sentence.
     ///
     /// # Errors
-    /// As [`encode_ids`](Self::encode_ids), but states are not checked to be finite; `InputInvalid`
-    /// for a layer that does not exist.
+    /// As [`encode_ids`](Self::encode_ids); `InputInvalid` for a layer that does not exist.
     #[cfg(feature = "train")]
     pub(crate) fn token_states<I: AsRef<[u32]> + Sync>(
         &self,
@@ -204,7 +253,7 @@ impl Encoder {
             self.check_ids(batch, first)?;
             let mut scratch = self.take_scratch();
             let mut states = vec![Vec::new(); layers.len()];
-            for ids in batch {
+            for (sentence, ids) in batch.iter().enumerate() {
                 let tokens = ids.as_ref().len();
                 let group = std::slice::from_ref(ids);
                 self.embed_group(group, tokens, &mut scratch);
@@ -217,6 +266,9 @@ impl Encoder {
                             states.extend_from_slice(&row[..hidden]);
                         }
                     }
+                }
+                if !all_finite(&scratch.hidden[..tokens * width]) {
+                    return Err(not_finite(first + sentence));
                 }
             }
             self.keep_scratch(scratch);
@@ -293,14 +345,7 @@ impl Encoder {
         self.keep_scratch(scratch);
         match embeddings.chunks_exact(config.hidden_size).position(|row| !row[0].is_finite()) {
             None => Ok(embeddings),
-            Some(i) => Err(Error::new(
-                ErrorKind::NonFinite,
-                format!(
-                    "the embedding of sentence {} is not a finite direction: the model's weights \
-                     are damaged",
-                    first + i
-                ),
-            )),
+            Some(i) => Err(not_finite(first + i)),
         }
     }
 
@@ -371,7 +416,7 @@ impl Encoder {
 
     fn layer<I: AsRef<[u32]>>(
         &self,
-        layer: &Layer,
+        layer: &QuantizedLayer,
         batch: &[I],
         tokens: usize,
         scratch: &mut Scratch,
@@ -382,17 +427,16 @@ impl Encoder {
         let middle = padded(config.intermediate_size);
         let Scratch { hidden, query_key_value, context, product, quantized, scales, attention } =
             scratch;
-        let mut linear = |x: &mut [f32], matrix: &Packed, activation, out: &mut [f32]| {
-            let matrix = self.file.packed(matrix);
+        let mut linear = |x: &mut [f32], matrix: &PackedMatrix, activation, out: &mut [f32]| {
             let data = &mut quantized[..x.len()];
-            let scales = &mut scales[..x.len() / matrix.cols];
+            let scales = &mut scales[..x.len() / matrix.cols()];
             (self.kernels.quantize_rows)(
                 x,
-                matrix.cols,
+                matrix.cols(),
                 activation,
                 RowsMut { data: &mut *data, scales: &mut *scales },
             );
-            (self.kernels.gemm)(QuantizedRows { data, stride: matrix.cols, scales }, &matrix, out);
+            (self.kernels.gemm)(QuantizedRows { data, stride: matrix.cols(), scales }, matrix, out);
         };
 
         for from in (0..tokens).step_by(BLOCK_ROWS) {
@@ -427,9 +471,17 @@ impl Encoder {
         }
     }
 
-    /// Pools the states of one sentence and scales the result to length 1. A sum that is zero or
-    /// not finite gives NaN, which the caller reports.
+    /// Pools the states of one sentence and scales the result to length 1. States that are not all
+    /// finite, and a sum that is zero or not finite, give NaN, which the caller reports.
+    ///
+    /// The states of the last layer show whatever went wrong before: a row that once was not finite
+    /// is so in its residual, and stays so through every layer normalization. Between two of these,
+    /// products cannot leave the finite numbers (see the bounds of values in [`crate::format`]).
     fn pool(&self, states: &[f32], out: &mut [f32]) {
+        if !all_finite(states) {
+            out.fill(f32::NAN);
+            return;
+        }
         let width = padded(self.config().hidden_size);
         out.copy_from_slice(&states[..out.len()]);
         if self.config().pooling == Pooling::Mean {
@@ -443,6 +495,23 @@ impl Encoder {
         }
         normalize(out);
     }
+}
+
+/// Whether there is neither an infinity nor NaN among `values`: in integers, which the compiler does
+/// side by side.
+fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values.iter().fold(0, |largest, x| largest.max(x.to_bits() & EXPONENT)) < EXPONENT
+}
+
+fn not_finite(sentence: usize) -> Error {
+    Error::new(
+        ErrorKind::NonFinite,
+        format!(
+            "the embedding of sentence {sentence} is not a finite direction: the model's weights are \
+             damaged"
+        ),
+    )
 }
 
 /// Divides `x` by its length, computed over 16 partial sums like every sum across a row. Zero or
@@ -475,3 +544,6 @@ fn map_chunks<T: Sync, R: Send>(
     }
     items.chunks(size).enumerate().map(|(i, chunk)| f(chunk, i * size)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::config::ModelConfig;
 use crate::kernels::{AttentionScratch, grow, padded};
 use crate::quant::RowScale;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// `tokens × hidden`: the states.
     pub(super) hidden: Vec<f32>,

@@ -38,7 +38,7 @@ impl Encoder {
             Ok(tokenizer) => Ok(Encoder {
                 inner: crate::Encoder::from_parts(file, tokenizer, kernels::select()),
             }),
-            Err(error) => Err((to_js(error), Some(file.into_bytes()))),
+            Err(error) => Err((to_js(error), file.into_bytes())),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 
 use super::avx512::{in_tasks, pack_panels};
 use super::{Product, View};
-use crate::kernels::x86_64::amx::{Block, TILE_ROWS, Tiles, features, multiply_bf16};
+use crate::kernels::x86_64::amx::{Block, TILE_ROWS, Tiles, features, multiply_bf16, permitted};
 
 /// Rows and columns of a block of sums.
 const ROWS: usize = 2 * TILE_ROWS;
@@ -33,7 +33,12 @@ pub(super) fn suits(product: &Product<'_>) -> bool {
     let Product { a, b, .. } = *product;
     let lies = |x: View<'_>| x.col_stride == 1 || x.row_stride == 1;
     let large = a.rows >= TILE_ROWS && a.cols >= 2 * STEP && b.cols >= TILE_ROWS;
-    large && lies(a) && lies(b) && features().bf16 && is_x86_feature_detected!("avx512bf16")
+    large
+        && lies(a)
+        && lies(b)
+        && features().bf16
+        && is_x86_feature_detected!("avx512bf16")
+        && permitted()
 }
 
 /// [`Product::write`], which has checked the shapes, of a product that [`suits`].
@@ -308,7 +313,7 @@ impl Packed<'_> {
                 row_step: 4 * STEP_LANES,
                 columns: [panel.as_ptr().cast(), panel[16..].as_ptr().cast()],
                 column_stride: 4 * COLS,
-                steps: length / STEP,
+                multiplications: length / STEP,
                 sums: (&raw mut sums).cast(),
             });
             let scale = _mm512_set1_ps(self.scale);

@@ -4,28 +4,20 @@
 use std::arch::wasm32::*;
 use std::marker::PhantomData;
 
-use super::simd128::{Floats, Simd128, store};
-use crate::kernels::pack::STEP_CHANNELS;
-use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
-use crate::kernels::{Kernels, LANES};
+use super::simd128::{Simd128, store};
+use crate::kernels::lanes::LANES;
+use crate::kernels::pack::HALF_PANEL;
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile};
 use crate::quant::RowScale;
 
-/// Products summed in pairs of 16 bits.
-pub(super) static KERNELS: Kernels =
-    table!("relaxed", "simd128,relaxed-simd", Relaxed<Sixteen>, Floats);
-/// Products summed in fours of 32 bits: one instruction where the CPU has such a dot product
-/// (AVX-VNNI, ARM), two and slower where it has not.
-pub(super) static KERNELS_DOT: Kernels =
-    table!("relaxed-dot", "simd128,relaxed-simd", Relaxed<ThirtyTwo>, Floats);
-
 /// How products become sums.
-trait Sum {
+pub(super) trait Sum {
     /// Rows of a block.
     const ROWS: usize;
 
     /// The sums of `R` rows times 8 channels over `depth`. Four products of a channel lie side by
     /// side in `w`, those of the next four values of depth 64 bytes further. Pairs of products of
-    /// `steps` such groups fit 16 bits, and `depth` is a multiple of them.
+    /// `groups` such groups fit 16 bits, and `depth` is a multiple of them: 2, 4 or 6.
     ///
     /// # Safety
     /// As [`Tile::block`].
@@ -33,11 +25,12 @@ trait Sum {
         a: Rows,
         w: *const i8,
         depth: usize,
-        steps: u8,
+        groups: u8,
     ) -> [[v128; 2]; R];
 }
 
-struct Sixteen;
+/// In pairs of 16 bits.
+pub(super) struct Sixteen;
 
 impl Sum for Sixteen {
     // V8 keeps the 32-bit sums of four rows on the stack, where the inner loop does not touch them;
@@ -52,18 +45,18 @@ impl Sum for Sixteen {
         a: Rows,
         w: *const i8,
         depth: usize,
-        steps: u8,
+        groups: u8,
     ) -> [[v128; 2]; R] {
         let mut sums = [[i32x4_splat(0); 2]; R];
         // SAFETY: the caller's.
         unsafe {
             let mut k = 0;
             while k < depth {
-                let end = k + 4 * usize::from(steps);
-                let mut pairs = two_steps::<R>(a, w, k);
+                let end = k + 4 * usize::from(groups);
+                let mut pairs = two_groups::<R>(a, w, k);
                 k += 8;
                 while k < end {
-                    let more = two_steps::<R>(a, w, k);
+                    let more = two_groups::<R>(a, w, k);
                     for (pairs, more) in
                         pairs.as_flattened_mut().iter_mut().zip(more.as_flattened())
                     {
@@ -85,7 +78,7 @@ impl Sum for Sixteen {
 /// # Safety
 /// As [`Tile::block`].
 #[inline(always)]
-unsafe fn two_steps<const R: usize>(a: Rows, w: *const i8, k: usize) -> [[v128; 2]; R] {
+unsafe fn two_groups<const R: usize>(a: Rows, w: *const i8, k: usize) -> [[v128; 2]; R] {
     let mut pairs = [[i16x8_splat(0); 2]; R];
     // SAFETY: the caller's.
     unsafe {
@@ -105,7 +98,9 @@ unsafe fn two_steps<const R: usize>(a: Rows, w: *const i8, k: usize) -> [[v128; 
     pairs
 }
 
-struct ThirtyTwo;
+/// In fours of 32 bits: one instruction where the CPU has such a dot product (AVX-VNNI, ARM), two and
+/// slower where it has not.
+pub(super) struct ThirtyTwo;
 
 impl Sum for ThirtyTwo {
     // A dot waits for the one before in its sum: eight sums hide that, six do not (95 GMAC/s
@@ -118,7 +113,7 @@ impl Sum for ThirtyTwo {
         a: Rows,
         w: *const i8,
         depth: usize,
-        _steps: u8,
+        _groups: u8,
     ) -> [[v128; 2]; R] {
         let mut sums = [[i32x4_splat(0); 2]; R];
         for k in (0..depth).step_by(4) {
@@ -137,18 +132,7 @@ impl Sum for ThirtyTwo {
     }
 }
 
-/// Whether the 32-bit dot is put together from a 16-bit one (x86 without AVX-VNNI, where it takes two
-/// multiplications). Outside of its defined range the instruction shows what it is made of: from
-/// 127 and 255, `pmaddubsw` gives saturated pairs, `vpdpbusd` the sum of four, and ARM's signed
-/// products something negative. A measurement would have to wait for optimized code; this is right
-/// at once, and every answer gives the same embeddings.
-pub(super) fn dot_is_composed() -> bool {
-    let (w, x) = std::hint::black_box((i8x16_splat(127), u8x16_splat(255)));
-    let sum = i32x4_relaxed_dot_i8x16_i7x16_add(w, x, i32x4_splat(0));
-    i32x4_extract_lane::<0>(sum) == 2 * i32::from(i16::MAX)
-}
-
-struct Relaxed<S>(PhantomData<S>);
+pub(super) struct Relaxed<S>(PhantomData<S>);
 
 impl<S: Sum> Tile for Relaxed<S> {
     const ROWS: usize = S::ROWS;
@@ -163,8 +147,8 @@ impl<S: Sum> Tile for Relaxed<S> {
     ) {
         // SAFETY: the caller's promises (see `Tile::block`) cover every pointer below.
         unsafe {
-            for (at, steps) in (0..LANES).step_by(STEP_CHANNELS).zip(panel.steps) {
-                let sums = S::sums::<R>(a, panel.data.add(4 * at), panel.depth, steps);
+            for (at, groups) in (0..LANES).step_by(HALF_PANEL).zip(panel.exact_groups) {
+                let sums = S::sums::<R>(a, panel.data.add(4 * at), panel.depth, groups);
                 for (r, sums) in sums.into_iter().enumerate() {
                     let out = out.data.add(r * out.stride + at);
                     store(sums[0], at, panel, &scales[r], out);

@@ -2,14 +2,9 @@
 
 use std::arch::wasm32::*;
 
-use super::strassen;
-use crate::kernels::lanes::{self, Lanes};
-use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
-use crate::kernels::{Kernels, LANES};
+use crate::kernels::lanes::{self, LANES, Lanes};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile};
 use crate::quant::RowScale;
-
-pub(super) static KERNELS: Kernels =
-    Kernels { gemm: strassen::gemm, ..table!("simd128", "simd128", Simd128, Floats) };
 
 pub(super) struct Simd128;
 
@@ -32,7 +27,7 @@ pub(super) unsafe fn store(sum: v128, at: usize, panel: Panel<'_>, row: &RowScal
 }
 
 /// The sums of `R` rows of 16-bit integers times 8 columns of pairs. The loop is not unrolled: the
-/// compiler would load all operands of two steps first, more than V8 has registers for.
+/// compiler would load all operands of two rounds first, more than V8 has registers for.
 ///
 /// # Safety
 /// As [`Tile::rows_i16`], of 8 columns; `depth` is even.
@@ -65,17 +60,17 @@ pub(super) unsafe fn sums<const R: usize>(
 pub(super) fn widen(panel: &[i8], wide: &mut [i16], change: impl Fn(v128, usize) -> v128) {
     let per_half = panel.len() / 2;
     let (first, second) = wide[..panel.len()].split_at_mut(per_half);
-    let steps = panel.chunks_exact(4 * LANES);
+    let groups = panel.chunks_exact(4 * LANES);
     let halves = first.chunks_exact_mut(32).zip(second.chunks_exact_mut(32));
-    for (k, (step, (first, second))) in steps.zip(halves).enumerate() {
+    for (k, (group, (first, second))) in groups.zip(halves).enumerate() {
         for (half, wide) in [first, second].into_iter().enumerate() {
             for four in 0..2 {
                 let at = 32 * half + 16 * four;
                 // Four channels: their first two values of depth, and behind those of all eight their
                 // other two.
-                // SAFETY: `step` has 64 values, `wide` 32.
+                // SAFETY: `group` has 64 values, `wide` 32.
                 unsafe {
-                    let values = v128_load(step.as_ptr().add(at).cast());
+                    let values = v128_load(group.as_ptr().add(at).cast());
                     let values = change(values, 4 * LANES * k + at);
                     let low = i16x8_extend_low_i8x16(values);
                     let high = i16x8_extend_high_i8x16(values);
@@ -272,7 +267,7 @@ impl lanes::Shorts for Eight {
 
 /// Lanes in registers of four. Arrays are written out: built by a loop, they keep the compiler from
 /// seeing that a comparison and a selection are one minimum.
-macro_rules! lanes {
+macro_rules! registers {
     ($name:ident, $registers:literal, [$($i:literal),*], $join:ident) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name([v128; $registers]);
@@ -422,5 +417,5 @@ macro_rules! lanes {
     };
 }
 
-lanes!(Floats, 4, [0, 1, 2, 3], join);
-lanes!(Four, 1, [0], join_one);
+registers!(Floats, 4, [0, 1, 2, 3], join);
+registers!(Four, 1, [0], join_one);

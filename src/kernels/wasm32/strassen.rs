@@ -6,16 +6,18 @@ use std::arch::wasm32::*;
 use std::cell::RefCell;
 
 use super::simd128::{Simd128, store, sums, widen};
+use crate::kernels::args::QuantizedRows;
+use crate::kernels::lanes::{LANES, sixteen};
+use crate::kernels::pack::HALF_PANEL;
+use crate::kernels::packed_matrix::PackedMatrix;
+use crate::kernels::scratch::grow;
 use crate::kernels::tiles::{self, Panel, RowsI16, Tile as _};
-use crate::kernels::{LANES, PackedMatrix, QuantizedRows, grow};
 use crate::quant::RowScale;
 
 /// Rows from which on the additions around the products pay.
 const FEWEST_ROWS: usize = 16;
 /// Rows of one product in registers.
 const ROWS: usize = Simd128::ROWS;
-/// Channels of one.
-const HALF_PANEL: usize = LANES / 2;
 
 #[derive(Default)]
 struct Scratch {
@@ -36,40 +38,38 @@ thread_local! {
 type Target = (usize, bool);
 
 /// See [`Kernels::gemm`](crate::kernels::Kernels::gemm).
-pub(super) fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
-    let count = a.scales.len();
-    if count < FEWEST_ROWS || !w.rows.is_multiple_of(2 * LANES) {
+pub(super) fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix, out: &mut [f32]) {
+    let (count, channels, depth) = (a.scales.len(), w.rows(), w.cols());
+    if count < FEWEST_ROWS || !channels.is_multiple_of(2 * LANES) {
         // SAFETY: this module is compiled for the instruction set.
         unsafe { tiles::gemm::<Simd128>(a, w, out) };
         return;
     }
-    assert!(w.cols.is_multiple_of(LANES) && a.stride >= w.cols && a.data.len() >= count * a.stride);
-    assert!(w.data.len() >= w.rows * w.cols && out.len() >= count * w.rows);
-    assert!(w.scales.len() >= w.rows && w.bias.len() >= w.rows && w.sums.len() >= w.rows);
+    tiles::check_gemm(&a, w, out);
     SCRATCH.with_borrow_mut(|scratch| {
         let half_rows = count.div_ceil(2);
-        let half_depth = w.cols / 2;
+        let half_depth = depth / 2;
         grow(&mut scratch.rows, 7 * half_rows * half_depth);
         grow(&mut scratch.channels, half_depth * LANES);
         grow(&mut scratch.sums, 4 * half_rows * LANES);
         combine_rows(a, half_depth, half_rows, &mut scratch.rows);
-        for channel in (0..w.rows / 2).step_by(LANES) {
-            let channels = [channel, w.rows / 2 + channel];
-            let panels = channels.map(|channel| &w.data[channel * w.cols..][..LANES * w.cols]);
+        for channel in (0..channels / 2).step_by(LANES) {
+            let both = [channel, channels / 2 + channel];
+            let panels = both.map(|channel| &w.weights()[channel * depth..][..LANES * depth]);
             scratch.multiply(panels, half_rows, half_depth);
-            for (part, channel) in channels.into_iter().enumerate() {
+            for (part, channel) in both.into_iter().enumerate() {
                 let panel = Panel {
                     data: std::ptr::null(),
-                    depth: w.cols,
-                    scales: w.scales[channel..].first_chunk().expect("16 channels"),
-                    bias: w.bias[channel..].first_chunk().expect("16 channels"),
-                    sums: w.sums[channel..].first_chunk().expect("16 channels"),
-                    steps: [2; 2],
+                    depth,
+                    scales: sixteen(w.scales(), channel),
+                    bias: sixteen(w.bias(), channel),
+                    sums: sixteen(w.sums(), channel),
+                    exact_groups: [2; 2],
                 };
                 for (lower, scales) in a.scales.chunks(half_rows).enumerate() {
                     let sums = &scratch.sums[(2 * lower + part) * half_rows * LANES..];
-                    let out = &mut out[lower * half_rows * w.rows + channel..];
-                    dequantize(sums, panel, scales, out, w.rows);
+                    let out = &mut out[lower * half_rows * channels + channel..];
+                    dequantize(sums, panel, scales, out, channels);
                 }
             }
         }
@@ -146,18 +146,20 @@ impl Scratch {
     fn product(&mut self, index: usize, (rows, depth): (usize, usize), to: [Option<Target>; 2]) {
         let a = &self.rows[index * rows * depth..][..rows * depth];
         let channels = &self.channels[..depth * LANES];
-        let sums = &mut self.sums[..4 * rows * LANES];
+        // One pointer for all places: borrowed anew, a second one would end the first.
+        let sums = self.sums[..4 * rows * LANES].as_mut_ptr();
         for (half, b) in channels.chunks_exact(HALF_PANEL * depth).enumerate() {
             for row in (0..rows).step_by(ROWS) {
                 let part = RowsI16 { data: a[row * depth..].as_ptr(), stride: depth };
-                let places = to.map(|target| {
-                    target.map(|(target, negative)| {
-                        let at = (target * rows + row) * LANES + half * HALF_PANEL;
-                        (sums[at..].as_mut_ptr(), negative)
-                    })
-                });
-                // SAFETY: that many rows are left in `a` and in each target.
+                // SAFETY: each of the four targets has `rows` rows of 16 sums; that many rows are left in
+                // `a` and in each target.
                 unsafe {
+                    let places = to.map(|target| {
+                        target.map(|(target, negative)| {
+                            let at = (target * rows + row) * LANES + half * HALF_PANEL;
+                            (sums.add(at), negative)
+                        })
+                    });
                     match ROWS.min(rows - row) {
                         1 => product::<1>(part, depth, b.as_ptr(), places),
                         2 => product::<2>(part, depth, b.as_ptr(), places),
@@ -172,15 +174,15 @@ impl Scratch {
 
 /// The sum with the bytes of `other` at the same place: of two weights it fits a byte.
 fn plus_bytes(other: &[i8]) -> impl Fn(v128, usize) -> v128 {
-    |values, at| i8x16_add(values, sixteen(other, at))
+    |values, at| i8x16_add(values, load(other, at))
 }
 
 fn minus_bytes(other: &[i8]) -> impl Fn(v128, usize) -> v128 {
-    |values, at| i8x16_sub(values, sixteen(other, at))
+    |values, at| i8x16_sub(values, load(other, at))
 }
 
 #[inline(always)]
-fn sixteen(bytes: &[i8], at: usize) -> v128 {
+fn load(bytes: &[i8], at: usize) -> v128 {
     let bytes: &[i8; 16] = bytes[at..].first_chunk().expect("panels of equal length");
     // SAFETY: the array has 16 bytes.
     unsafe { v128_load(bytes.as_ptr().cast()) }

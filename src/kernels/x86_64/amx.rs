@@ -7,27 +7,45 @@ use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
 use super::avx512;
-use crate::kernels::{Kernels, LANES, PackedMatrix, QuantizedRows};
+use crate::kernels::args::QuantizedRows;
+use crate::kernels::lanes::LANES;
+use crate::kernels::packed_matrix::PackedMatrix;
+use crate::kernels::table::Kernels;
+use crate::kernels::tiles::check_gemm;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
 /// Bytes of a tile's row: depth of one multiplication.
 pub(crate) const TILE_BYTES: usize = 64;
 
-/// Which products the CPU has and the system lets this process use.
-#[derive(Clone, Copy, Default)]
+/// Which products the CPU has and the system would let this process use.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Features {
     /// Bytes, summed in 32-bit integers.
     pub int8: bool,
     /// bfloat16, summed in 32-bit floats.
-    #[cfg_attr(not(feature = "train"), allow(dead_code))]
+    #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "for training only"))]
     pub bf16: bool,
 }
 
-/// Asked once.
+/// The environment variable that keeps this process from asking for AMX when it is `0`.
+const SWITCH: &str = "MUNJANG_AMX";
+
+/// What is there, found out once, without asking the system for it.
 pub(crate) fn features() -> Features {
     static FEATURES: LazyLock<Features> = LazyLock::new(detect);
     *FEATURES
+}
+
+/// Whether this process may use what [`features`] found; asks the system, once. From then on Linux
+/// gives every thread of the process larger signal frames: an alternative signal stack that is too
+/// small for them is refused.
+pub(crate) fn permitted() -> bool {
+    static PERMITTED: LazyLock<bool> = LazyLock::new(|| {
+        let Features { int8, bf16 } = features();
+        (int8 || bf16) && request_permission()
+    });
+    *PERMITTED
 }
 
 fn detect() -> Features {
@@ -39,13 +57,17 @@ fn detect() -> Features {
     // SAFETY: every CPU with AVX-512, which is asked first, has the instruction.
     let cpuid = |leaf: u32| unsafe { __cpuid_count(leaf, 0) };
     // Leaves that the CPU does not have are not asked; AVX-512 is needed beside the tiles.
-    if !is_x86_feature_detected!("avx512f") || cpuid(0).eax < 7 || cpuid(1).ecx & OSXSAVE == 0 {
+    if std::env::var_os(SWITCH).is_some_and(|value| value == "0")
+        || !is_x86_feature_detected!("avx512f")
+        || cpuid(0).eax < 7
+        || cpuid(1).ecx & OSXSAVE == 0
+    {
         return Features::default();
     }
     // SAFETY: OSXSAVE says that the instruction is there.
     let state = unsafe { state_of_system() };
     let has = cpuid(7).edx;
-    if state & TILE_STATE != TILE_STATE || has & tile == 0 || !ask_system() {
+    if state & TILE_STATE != TILE_STATE || has & tile == 0 || !system_has_tiles() {
         return Features::default();
     }
     Features { int8: has & int8 != 0, bf16: has & bf16 != 0 }
@@ -61,43 +83,71 @@ unsafe fn state_of_system() -> u64 {
     unsafe { _xgetbv(0) }
 }
 
-/// Linux keeps the tiles from a process until it asks for them, once for all its threads.
+/// The number of the tiles' data among the parts of a process's state.
 #[cfg(target_os = "linux")]
-fn ask_system() -> bool {
+const TILE_DATA: u64 = 18;
+
+/// `arch_prctl` of Linux.
+///
+/// # Safety
+/// `argument` must be what `code` asks for; an address must be valid for what the system writes there.
+#[cfg(target_os = "linux")]
+unsafe fn arch_prctl(code: u64, argument: u64) -> i64 {
     const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-    const TILE_DATA: u64 = 18;
     let result: i64;
-    // SAFETY: this call reads and writes no memory; `syscall` itself overwrites rcx and r11.
+    // SAFETY: the caller's; `syscall` itself overwrites rcx and r11.
     unsafe {
         asm!(
             "syscall",
             inlateout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") TILE_DATA,
+            in("rdi") code,
+            in("rsi") argument,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
         );
     }
-    result == 0
+    result
+}
+
+/// Whether the system has the tiles to give.
+#[cfg(target_os = "linux")]
+fn system_has_tiles() -> bool {
+    const ARCH_GET_XCOMP_SUPP: u64 = 0x1021;
+    let mut parts = 0u64;
+    // SAFETY: this code wants the address of 64 bits to write to.
+    let result = unsafe { arch_prctl(ARCH_GET_XCOMP_SUPP, (&raw mut parts) as u64) };
+    result == 0 && parts >> TILE_DATA & 1 == 1
+}
+
+/// Linux keeps the tiles from a process until it asks for them, once for all its threads.
+#[cfg(target_os = "linux")]
+fn request_permission() -> bool {
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    // SAFETY: this code wants a number, and the system writes nothing.
+    unsafe { arch_prctl(ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0 }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_system() -> bool {
+fn system_has_tiles() -> bool {
     false
 }
 
-/// As with AVX-512, but for the product of 8-bit matrices. Handed out where [`Features::int8`] and
-/// what `avx512` needs were found.
+#[cfg(not(target_os = "linux"))]
+fn request_permission() -> bool {
+    false
+}
+
+/// As with AVX-512, but for the product of 8-bit matrices, unless the system refuses the tiles. Handed
+/// out where [`Features::int8`] and what `avx512` needs were found.
 pub(super) static KERNELS: Kernels = Kernels {
     name: "amx",
     gemm: |a, w, out| {
         // Depth in whole multiplications only.
-        if a.scales.is_empty() || !w.cols.is_multiple_of(TILE_BYTES) || w.cols == 0 {
+        if a.scales.is_empty() || !w.cols().is_multiple_of(TILE_BYTES) || !permitted() {
             (avx512::KERNELS.gemm)(a, w, out);
         } else {
-            // SAFETY: by where the table is handed out.
+            // SAFETY: by where the table is handed out, and what was asked.
             unsafe { gemm(a, w, out) }
         }
     },
@@ -111,15 +161,12 @@ struct Sums([[[i32; LANES]; TILE_ROWS]; 4]);
 /// Every row against every panel, in blocks of 32 rows × 2 panels.
 ///
 /// # Safety
-/// The CPU must have the features, and AMX for bytes; `w.cols` must be a multiple of 64 and not 0, and
-/// there must be a row.
+/// The CPU must have the features, and AMX for bytes, which must be [`permitted`]; `w.cols()` must be a
+/// multiple of 64, and there must be a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2")]
-unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
-    let count = a.scales.len();
-    assert!(a.stride >= w.cols && a.data.len() >= count * a.stride);
-    assert!(w.rows.is_multiple_of(LANES) && w.data.len() >= w.rows * w.cols);
-    assert!(w.scales.len() >= w.rows && w.bias.len() >= w.rows && w.sums.len() >= w.rows);
-    assert!(out.len() >= count * w.rows);
+unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix, out: &mut [f32]) {
+    check_gemm(&a, w, out);
+    let (count, channels, depth) = (a.scales.len(), w.rows(), w.cols());
     let (first, second) = match count {
         0..=TILE_ROWS => (count, 1),
         _ => (TILE_ROWS, (count - TILE_ROWS).min(TILE_ROWS)),
@@ -127,9 +174,9 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
     let mut sums = Sums([[[0; LANES]; TILE_ROWS]; 4]);
     // SAFETY: the caller's.
     let _tiles = unsafe { Tiles::new(first, second) };
-    for channel in (0..w.rows).step_by(2 * LANES) {
-        let two_panels = channel + LANES < w.rows;
-        let panel = |index: usize| w.data[(channel + index * LANES) * w.cols..].as_ptr().cast();
+    for channel in (0..channels).step_by(2 * LANES) {
+        let two_panels = channel + LANES < channels;
+        let panel = |index: usize| w.weights()[(channel + index * LANES) * depth..].as_ptr().cast();
         let columns = [panel(0), panel(usize::from(two_panels))];
         let mut row = 0;
         while row < count {
@@ -148,10 +195,10 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
                 row_step: TILE_BYTES,
                 columns,
                 column_stride: TILE_BYTES,
-                steps: w.cols / TILE_BYTES,
+                multiplications: depth / TILE_BYTES,
                 sums: (&raw mut sums).cast(),
             };
-            // SAFETY: the assertions: these rows and panels are there, up to the last step of depth.
+            // SAFETY: the rows were checked, and panels are whole: all are there to the last multiplication.
             unsafe {
                 match (two, two_panels) {
                     (true, true) => multiply_int8::<true, true>(block),
@@ -162,12 +209,12 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
             }
             for panel in 0..1 + usize::from(two_panels) {
                 let channel = channel + panel * LANES;
-                // SAFETY: 16 channels from `channel` on are there, and by the assertions their
-                // place in each of these rows of `out`.
+                // SAFETY: 16 channels from `channel` on are there, and, as was checked, their place in
+                // each of these rows of `out`.
                 unsafe {
-                    let scales = _mm512_loadu_ps(w.scales[channel..].as_ptr());
-                    let bias = _mm512_loadu_ps(w.bias[channel..].as_ptr());
-                    let channel_sums = _mm512_loadu_si512(w.sums[channel..].as_ptr().cast());
+                    let scales = _mm512_loadu_ps(w.scales()[channel..].as_ptr());
+                    let bias = _mm512_loadu_ps(w.bias()[channel..].as_ptr());
+                    let channel_sums = _mm512_loadu_si512(w.sums()[channel..].as_ptr().cast());
                     for r in 0..rows {
                         let (tile, line) = if r < first { (0, r) } else { (1, r - first) };
                         let sums = &sums.0[2 * panel + tile][line];
@@ -177,7 +224,7 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
                         let sum = _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), zero);
                         let scale = _mm512_mul_ps(_mm512_set1_ps(scale.scale), scales);
                         let y = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale), bias);
-                        let out = out.as_mut_ptr().add((begin + r) * w.rows + channel);
+                        let out = out.as_mut_ptr().add((begin + r) * channels + channel);
                         _mm512_storeu_ps(out, y);
                     }
                 }
@@ -188,10 +235,11 @@ unsafe fn gemm(a: QuantizedRows<'_>, w: &PackedMatrix<'_>, out: &mut [f32]) {
 }
 
 /// The tiles of this thread, shaped and in use while it lives.
+#[derive(Debug)]
 pub(crate) struct Tiles(());
 
 #[repr(C, align(64))]
-struct Shape {
+struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -204,16 +252,17 @@ impl Tiles {
     /// rows (1, 3, 5): at most 16, at least 1. Tiles 6 and 7 hold the second factor.
     ///
     /// # Safety
-    /// [`features`] must have said that a product is there. One per thread at a time.
+    /// [`features`] must have said that a product is there, and [`permitted`] that it may be used. One per
+    /// thread at a time.
     pub(crate) unsafe fn new(first: usize, second: usize) -> Self {
         let (first, second) = (first as u8, second as u8);
-        let mut shape =
-            Shape { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        shape.bytes[..8].fill(TILE_BYTES as u16);
-        shape.rows[..8].copy_from_slice(&[first, second, first, second, first, second, 16, 16]);
-        // SAFETY: the tiles are there, and the shape is one that palette 1 allows.
+        let mut config =
+            TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        config.bytes[..8].fill(TILE_BYTES as u16);
+        config.rows[..8].copy_from_slice(&[first, second, first, second, first, second, 16, 16]);
+        // SAFETY: the tiles are there, and the configuration is one that palette 1 allows.
         unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const shape, options(nostack, readonly));
+            asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly));
         }
         Tiles(())
     }
@@ -229,7 +278,7 @@ impl Drop for Tiles {
 /// Both factors of a block of sums, and where the sums go: rows of 16 values of 32 bits, of the
 /// first rows times the first 16 columns, of the second rows times these, then of both times the
 /// second columns.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     /// Rows of the first factor: the first and the second ones.
     pub rows: [*const u8; 2],
@@ -242,7 +291,7 @@ pub(crate) struct Block {
     /// Bytes from one of these 64 to the next: 64, or 128 where both columns lie side by side.
     pub column_stride: usize,
     /// Multiplications in depth: `depth / 64 bytes`, at least 1.
-    pub steps: usize,
+    pub multiplications: usize,
     /// 4 × 16 × 64 bytes.
     pub sums: *mut u8,
 }
@@ -254,7 +303,7 @@ macro_rules! block {
         ///
         /// # Safety
         /// [`Tiles`] must be shaped for the rows, the pointers be readable for all of these rows
-        /// and steps (where `TWO_ROWS` or `TWO_COLUMNS` is false, the second ones are not used),
+        /// and multiplications (where `TWO_ROWS` or `TWO_COLUMNS` is false, the second ones are not used),
         /// and `sums` writable.
         #[inline]
         pub(crate) unsafe fn $name<const TWO_ROWS: bool, const TWO_COLUMNS: bool>(block: Block) {
@@ -269,7 +318,7 @@ macro_rules! block {
                         "add {a1}, {a_step}",
                         "add {b0}, {b_step}",
                         "add {b1}, {b_step}",
-                        "dec {steps}",
+                        "dec {count}",
                         "jnz 2b",
                         $store,
                         a0 = inout(reg) block.rows[0] => _,
@@ -280,7 +329,7 @@ macro_rules! block {
                         a_step = in(reg) block.row_step,
                         b_stride = in(reg) block.column_stride,
                         b_step = in(reg) block.column_stride * TILE_ROWS,
-                        steps = inout(reg) block.steps => _,
+                        count = inout(reg) block.multiplications => _,
                         sums = in(reg) block.sums,
                         line = in(reg) TILE_BYTES,
                         out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::lanes::{self, Lanes};
-use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
-use crate::kernels::{Kernels, LANES};
+use crate::kernels::lanes::{self, LANES, Lanes};
+use crate::kernels::table::{Kernels, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile};
 use crate::quant::RowScale;
 
 pub(super) static KERNELS: Kernels = table!("avx2", "avx2", Avx2, Floats);
@@ -36,7 +36,7 @@ impl Tile for Avx2 {
                     let x = a.data.add(r * a.stride + k).cast::<i32>();
                     let x0 = _mm256_set1_epi32(x.read_unaligned());
                     let x1 = _mm256_set1_epi32(x.add(1).read_unaligned());
-                    // Four products of at most 127 · 63 fit 16 bits: two steps are added there.
+                    // Four products of at most 127 · 63 fit 16 bits: two groups are added there.
                     let low = _mm256_add_epi16(
                         _mm256_maddubs_epi16(x0, w00),
                         _mm256_maddubs_epi16(x1, w10),

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::lanes::Lanes;
-use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile, table};
-use crate::kernels::{Kernels, LANES};
+use crate::kernels::lanes::{LANES, Lanes};
+use crate::kernels::table::{Kernels, table};
+use crate::kernels::tiles::{Out, Panel, Rows, RowsI16, Tile};
 use crate::quant::RowScale;
 
 pub(super) static KERNELS: Kernels =

@@ -1,6 +1,7 @@
 //! AVX2, AVX-512 VNNI and AMX, chosen at run time.
 
-use super::Kernels;
+use super::scalar;
+use super::table::Kernels;
 
 pub(super) mod amx;
 mod avx2;
@@ -25,5 +26,10 @@ pub(super) fn available() -> Vec<&'static Kernels> {
 }
 
 pub(super) fn select() -> &'static Kernels {
-    available().pop().unwrap_or(&super::scalar::KERNELS)
+    let mut tables = available();
+    // Whoever is refused the tiles shall not be told that they are in use.
+    if amx::features().int8 && !amx::permitted() {
+        tables.pop();
+    }
+    tables.pop().unwrap_or(&scalar::KERNELS)
 }

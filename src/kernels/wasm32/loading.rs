@@ -1,11 +1,11 @@
-//! What loading asks of every weight of a matrix. A page pays for these before its first embedding, in
+//! What loading asks of every weight of a matrix, in SIMD. A page pays for these before its first embedding, in
 //! code that V8 has not optimized yet, so they are written for few instructions; `pack` has their
 //! definitions.
 
 use std::arch::wasm32::*;
 
-use crate::kernels::LANES;
-use crate::kernels::pack::{self, GROUP, STEP_CHANNELS};
+use crate::kernels::lanes::LANES;
+use crate::kernels::pack::{self, GROUP, HALF_PANEL};
 use crate::quant::WEIGHT_MAX;
 
 /// Vectors of a group of 4 inputs: 4 channels in each.
@@ -49,12 +49,12 @@ pub(in crate::kernels) fn channel_sums(data: &[i8], rows: usize, cols: usize) ->
     (!v128_any_true(v128_or(below, above))).then_some(all)
 }
 
-/// [`pack::exact_steps`].
-pub(in crate::kernels) fn exact_steps(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
+/// [`pack::exact_groups`].
+pub(in crate::kernels) fn exact_groups(data: &[i8], rows: usize, cols: usize) -> Vec<u8> {
     if !cols.is_multiple_of(GROUP * TWELVE) {
-        return pack::exact_steps(data, rows, cols);
+        return pack::exact_groups(data, rows, cols);
     }
-    let mut steps = Vec::with_capacity(rows / STEP_CHANNELS);
+    let mut counts = Vec::with_capacity(rows / HALF_PANEL);
     for panel in data.chunks_exact(LANES * cols).take(rows / LANES) {
         let groups = panel.as_chunks::<16>().0;
         for quarters in [[0, 1], [2, 3]] {
@@ -68,7 +68,7 @@ pub(in crate::kernels) fn exact_steps(data: &[i8], rows: usize, cols: usize) -> 
             // Sums of two neighbours; a sum that saturated is beyond this too.
             let [four, six] =
                 largest.map(|largest| !v128_any_true(u16x8_gt(largest, u16x8_splat(254))));
-            steps.push(if six {
+            counts.push(if six {
                 6
             } else if four {
                 4
@@ -77,7 +77,7 @@ pub(in crate::kernels) fn exact_steps(data: &[i8], rows: usize, cols: usize) -> 
             });
         }
     }
-    steps
+    counts
 }
 
 /// The largest sums of two neighbouring inputs over 4 and over 6 of 12 groups, of weights above and of
@@ -134,9 +134,9 @@ mod tests {
                     let sums = pack::channel_sums(&data, rows, cols);
                     assert!(sums.is_some());
                     assert_eq!(channel_sums(&data, rows, cols), sums, "{rows} × {cols}");
-                    let steps = pack::exact_steps(&data, rows, cols);
-                    assert_eq!(exact_steps(&data, rows, cols), steps, "{rows} × {cols}, {limit}");
-                    found.extend(steps);
+                    let groups = pack::exact_groups(&data, rows, cols);
+                    assert_eq!(exact_groups(&data, rows, cols), groups, "{rows} × {cols}, {limit}");
+                    found.extend(groups);
                 }
             }
             for weight in [64, 127, -64, -127, -128] {

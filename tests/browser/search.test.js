@@ -15,6 +15,8 @@ let site;
 let pages;
 before(async () => {
   site = await openSite({ '/': new URL('search/', import.meta.url), '/pkg/': PKG, '/js/': new URL('../js/', import.meta.url) });
+  // One page has a frame; all else is as strict as can be.
+  site.headers['content-security-policy'] += "; frame-src 'self'";
   pages = listen(site);
   const { intercept } = site;
   // Tabs that ask wait for each other.

@@ -79,13 +79,14 @@ export async function deleted() {
 export async function fill() {
   const { index } = await openIndex('full');
   await index.add(notes(10));
-  const data = 'ㄱ'.repeat(20_000);
+  // Of chance, or it would be compressed to nothing.
+  const data = () => String.fromCharCode(...Array.from({ length: 20_000 }, () => 0xac00 + Math.random() * 11_172));
   let from = 1000;
   let code = 'no error';
   let size;
   while (code === 'no error' && from < 6000) {
     size = index.size;
-    code = await codeOf(index.add(notes(50, from).map((note) => ({ ...note, data }))));
+    code = await codeOf(index.add(notes(50, from).map((note) => ({ ...note, data: data() }))));
     from += 50;
   }
   const result = { code, before: size, size: index.size, pending: index.info.pending, hits: (await hitsOf(index)).length };

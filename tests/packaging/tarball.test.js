@@ -1,35 +1,23 @@
 // The package as users get it: packed, installed in an empty folder, used from Node, from a page
-// without tools, from TypeScript and through a bundler.
+// without tools and from TypeScript.
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { cp, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { fileURLToPath, pathToFileURL } from 'node:url';
-import { promisify } from 'node:util';
 
 import { PKG } from '../browser/built.js';
-import { launch } from '../browser/chromium.js';
-import { openSite } from '../browser/site.js';
+import { HTML, assertWorks, bin, installed, run, runPage, useIn } from './apps.js';
 
-const run = promisify(execFile);
-const bin = (name) => fileURLToPath(new URL(`../node_modules/.bin/${name}`, import.meta.url));
 const manifest = JSON.parse(await readFile(new URL('model/manifest.json', PKG), 'utf8'));
 
+let packed;
 let folder;
 let files;
 before(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'munjang-packed-'));
-  // The code may have been built again since the model was staged.
-  await run(process.execPath, ['prepare.mjs'], { cwd: PKG });
-  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', folder], { cwd: PKG });
-  const packed = Object.values(JSON.parse(stdout))[0];
-  files = packed.files.map(({ path }) => path);
-  await writeFile(join(folder, 'package.json'), '{ "private": true, "type": "module" }');
-  await run('npm', ['install', '--offline', '--no-audit', '--no-fund', join(folder, packed.filename)], { cwd: folder });
+  packed = await installed();
+  ({ folder, files } = packed);
 });
-after(() => rm(folder, { recursive: true, force: true }));
+after(() => packed.remove());
 
 test('the tarball holds what is needed and nothing else', async () => {
   for (const path of ['index.js', 'index.d.ts', 'search.js', 'search.d.ts', 'vector_index.d.ts', 'worker.js', 'README.md', 'package.json', 'internal/bench-entry.js', 'model/manifest.json',
@@ -101,56 +89,11 @@ test('from TypeScript, as Node and as bundlers resolve it', async () => {
   }
 });
 
-const PAGE_SCRIPT = (specifier) => `
-  import { loadEncoder } from '${specifier}';
-  const encoder = await loadEncoder();
-  const [[score]] = await encoder.similarity('비가 옵니다.', '밖에 비가 내려요.');
-  document.title = JSON.stringify({ score, source: encoder.info.source, worker: encoder.info.worker });`;
-
-async function runPage(root) {
-  const site = await openSite({ '/': root });
-  const browser = await launch();
-  try {
-    const page = await browser.newPage();
-    const problems = [];
-    page.on('pageerror', (error) => problems.push(error.message));
-    page.on('requestfailed', (request) => {
-      // Chromium sometimes reports a worker's request so after its last byte was read.
-      const why = request.failure()?.errorText;
-      if (why !== 'net::ERR_ABORTED') problems.push(`${why}: ${request.url()}`);
-    });
-    await page.goto(site.origin);
-    await page.waitForFunction(() => document.title.startsWith('{'), undefined, { timeout: 30_000 }).catch((error) => {
-      assert.fail(`${error.message}\n${problems.join('\n')}`);
-    });
-    assert.deepEqual(problems, []);
-    return JSON.parse(await page.title());
-  } finally {
-    await browser.close();
-    await site.close();
-  }
-}
-
 test('from a page without any tools', async () => {
-  await writeFile(join(folder, 'index.html'), `<!doctype html><meta charset="utf-8"><script type="module">${
-    PAGE_SCRIPT('./node_modules/munjang/index.js')}</script>`);
-  const seen = await runPage(pathToFileURL(`${folder}/`));
-  assert.ok(seen.score > 0.3);
+  await writeFile(join(folder, 'index.html'), HTML('./use-in-page.js'));
+  await writeFile(join(folder, 'use-in-page.js'), useIn('./node_modules/munjang/index.js'));
+  const seen = await runPage(folder);
+  assertWorks(seen);
   assert.equal(seen.source, 'network');
-  assert.equal(seen.worker, true);
-});
-
-test('through a bundler', async () => {
-  const app = join(folder, 'app');
-  await mkdir(app);
-  await writeFile(join(app, 'index.html'), '<!doctype html><meta charset="utf-8"><script type="module" src="./main.js"></script>');
-  await writeFile(join(app, 'main.js'), PAGE_SCRIPT('munjang'));
-  await run(bin('vite'), ['build', '--logLevel', 'warn', '--outDir', 'dist', app], { cwd: folder });
-  const dist = join(app, 'dist');
-  const assets = await readdir(join(dist, 'assets'));
-  assert.equal(assets.filter((name) => name.endsWith('.munjang')).length, 1, 'the model came along, once');
-  assert.equal(assets.filter((name) => name.endsWith('.wasm')).length, 4, 'so did the code');
-  const seen = await runPage(pathToFileURL(`${dist}/`));
-  assert.ok(seen.score > 0.3);
   assert.equal(seen.worker, true);
 });

@@ -300,6 +300,20 @@ command_test() {
   say "All tests passed"
 }
 
+# Puts the site as any host serves it into target/site: www/ and pkg/ side by side, and what leads to it.
+command_site() {
+  stage_site
+  rm -rf target/site
+  mkdir -p target/site
+  cp -r www target/site/www
+  rm -f target/site/www/*.mjs
+  mkdir -p target/site/pkg
+  cp -r pkg/*.js pkg/internal pkg/wasm pkg/model pkg/LICENSE-* target/site/pkg/
+  # Above both, so that its scope holds both without a header.
+  printf '%s\n' "self.MUNJANG_WWW = './www/';" "importScripts('./www/sw.js');" >target/site/sw.js
+  printf '%s\n' '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=www/"><a href="www/">munjang</a>' >target/site/index.html
+}
+
 # The site's list of files, which its service worker keeps.
 stage_site() {
   stage_package
@@ -377,6 +391,7 @@ ensure_chromedriver() {
 usage() {
   cat <<'TEXT'
 ./build.sh demo    build everything and serve the demo page on localhost (PORT=8080)
+./build.sh site    put the page as a static host serves it into target/site
 ./build.sh test    run every test: native, WebAssembly, package, page
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
 ./build.sh wasm    build the WebAssembly files only
@@ -385,7 +400,7 @@ TEXT
 }
 
 case ${1:-} in
-  wasm | pkg | demo | test) "command_$1" ;;
+  wasm | pkg | site | demo | test) "command_$1" ;;
   bench) command_bench "${@:2}" ;;
   *) usage; [ -z "${1:-}" ] ;;
 esac

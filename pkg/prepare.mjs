@@ -1,6 +1,6 @@
 // Puts the shipped model beside the code: copies it from models/ and writes model/model.js, whose
 // address is a literal that every bundler can see (one that came out of a manifest at run time
-// would be invisible to them, and cost a request). Called by build.sh; not part of the tarball.
+// would be invisible to them, and cost a request). Called by build.sh, and by npm before it packs; not part of the tarball.
 import { copyFile, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { createHash } from 'node:crypto';
 
@@ -38,6 +38,12 @@ export const defaultModel = () => ({
   },
 });
 `);
+
+// Called by npm before it packs, this refuses a package without its code.
+for (const name of ['munjang.js', ...['simd', 'relaxed', 'general_simd', 'general_relaxed'].map((build) => `munjang_${build}.wasm`)]) {
+  const { size } = await stat(new URL(`./wasm/${name}`, import.meta.url)).catch(() => ({ size: 0 }));
+  if (size === 0) throw new Error(`wasm/${name} is missing or empty; run ./build.sh pkg first`);
+}
 
 // npm packs what lies in the package's own folder.
 for (const name of ['LICENSE-MIT', 'LICENSE-APACHE']) {

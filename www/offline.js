@@ -18,8 +18,11 @@ export async function keepForOffline() {
     .catch(() => container.register('../sw.js', { updateViaCache: 'none' }))
     .catch(() => container.register('sw.js', { updateViaCache: 'none' }))
     .catch(() => undefined);
+  if (!registration) return;
+  // Registering anew does not ask for a newer version; browsers do so by themselves when they see fit.
+  if (!registration.waiting) void registration.update().catch(() => {});
   // A newer version that came with an earlier visit: this page has just begun, so nothing is lost by beginning again.
-  if (!registration?.waiting || !container.controller) return;
+  if (!registration.waiting || !container.controller) return;
   container.addEventListener('controllerchange', () => location.reload(), { once: true });
   registration.waiting.postMessage('take over');
 }

@@ -2,13 +2,14 @@
 // in precache.js, which the build writes. A version is kept as a whole or not at all, and replaced as a whole: a
 // page never gets files of two. Nothing else of the origin is touched. The model is not kept here; the package
 // keeps it, checked, under its SHA-256.
-importScripts('./precache.js');
+// A worker that lies above the site says where that is.
+const HERE = new URL(self.MUNJANG_WWW ?? './', location.href).href;
+importScripts(`${HERE}precache.js`);
 
 /** @type {{ version: string, live: boolean, files: Record<string, { sha256: string, later?: boolean }> }} */
 const { version, live, files } = self.PRECACHE;
 const PREFIX = 'munjang-page';
 const CACHE = `${PREFIX}-${version}`;
-const HERE = new URL('./', location.href).href;
 const ABOVE = new URL('../', HERE).href;
 
 /** By address: what the version holds. */

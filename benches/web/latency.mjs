@@ -1,4 +1,5 @@
-// How long a short call takes beside a long one: `node benches/web/latency.mjs [--package FOLDER …] [--seconds 6]`.
+// How long a short call takes beside a long one: `node benches/web/latency.mjs [--package FOLDER …] [--seconds 6]
+// [--rounds 3] [--chars 10,73,240,1200]`.
 //
 // One Chromium, the package in a worker, as a page has it. Printed are quantiles of a short call's milliseconds
 // (0.5, 0.9, 0.99, the worst) when nothing else runs, during long calls of texts of several lengths, and just
@@ -18,6 +19,7 @@ const { values: args } = parseArgs({
     package: { type: 'string', multiple: true, default: [join(HERE, '../../pkg')] },
     seconds: { type: 'string', default: '6' },
     rounds: { type: 'string', default: '3' },
+    chars: { type: 'string', default: '10,73,240,1200' },
   },
 });
 const SECONDS = Number(args.seconds);
@@ -82,7 +84,7 @@ async function measure({ path, chars, seconds, workers }) {
     after.push(await short());
     await long;
   }
-  const count = Math.max(64, Math.round(60_000 / (chars + 8)));
+  const count = Math.max(64, Math.round(30_000 / (chars + 8)));
   const texts = Array(count).fill(text);
   await encoder.encode(texts.slice(0, count >> 3));
   const started = performance.now();
@@ -94,7 +96,7 @@ async function measure({ path, chars, seconds, workers }) {
 
 const page = await browser.newPage();
 await page.goto(`${server.origin}/bench/page.html`);
-const LENGTHS = [10, 73, 240, 1200];
+const LENGTHS = args.chars.split(',').map(Number);
 for (let round = 0; round < Number(args.rounds); round++) {
   for (const chars of LENGTHS) {
     const turn = packages.map((_, i) => packages[(i + round) % packages.length]);

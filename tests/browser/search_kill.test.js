@@ -1,5 +1,5 @@
 // A browser that is killed (-9) while it writes, again and again: what was acknowledged is there, each call as a whole.
-// KILLS says how often; ./build.sh test-all does it twenty times.
+// KILLS says how often; `npm run test:kills` does it twenty times.
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

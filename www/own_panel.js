@@ -8,8 +8,11 @@ const $ = (id) => document.getElementById(id);
 export class OwnPanel {
   #texts = new OwnTexts();
   #hooks;
-  #encoder;
-  #wanted = false;
+  #loaded;
+  #encoder = new Promise((resolve) => {
+    this.#loaded = resolve;
+  });
+  #opening;
   #stopper;
   #notes = [];
   /** Why the index could not be opened. */
@@ -41,19 +44,24 @@ export class OwnPanel {
   }
 
   setEncoder(encoder) {
-    this.#encoder = encoder;
-    if (this.#wanted) this.open();
+    this.#loaded(encoder);
   }
 
-  /** Somebody looks at them: opens what is kept. */
-  async open() {
-    this.#wanted = true;
+  /** Somebody looks at them: opens what is kept, as soon as the model is there. */
+  open() {
+    if (this.index) return undefined;
     $('own').open = this.#texts.count === 0;
     this.#show();
-    if (!this.#encoder || this.index) return;
+    this.#opening ??= this.#open().finally(() => {
+      this.#opening = undefined;
+    });
+    return this.#opening;
+  }
+
+  async #open() {
+    this.error = undefined;
     try {
-      this.error = undefined;
-      await this.#texts.open(this.#encoder);
+      await this.#texts.open(await this.#encoder);
       $('own').open = this.#texts.count === 0;
     } catch (error) {
       this.error = error;
@@ -116,6 +124,7 @@ export class OwnPanel {
     this.#notes = [];
     this.#stopper?.abort();
     const stopper = (this.#stopper = new AbortController());
+    this.#showAdding(sources[0].name, 0, 0);
     await this.open();
     let fine = Boolean(this.index);
     for (const { name, read } of sources) {
@@ -169,8 +178,9 @@ export class OwnPanel {
   #showAdding(name, done, total) {
     $('adding').hidden = false;
     $('adding-label').textContent = this.#hooks.words().adding(name);
-    $('adding-count').textContent = this.#hooks.words().addingCount(done, total);
-    $('adding-progress').value = total > 0 ? done / total : 0;
+    $('adding-count').textContent = total > 0 ? this.#hooks.words().addingCount(done, total) : '';
+    if (total > 0) $('adding-progress').value = done / total;
+    else $('adding-progress').removeAttribute('value');
   }
 
   #show() {

@@ -7,8 +7,9 @@ import { onTyped } from './typing.js';
 
 const TYPING_PAUSE_MS = 80;
 const HITS = 10;
-/** Below this score a text has neither the words nor the meaning (see corpus/CARD.md). */
-const LEAST_SCORE = 0.2;
+/** Below this cosine a text that shares no words with the question is left out, and what scores no more than it would. */
+const LEAST_COSINE = 0.25;
+const LEAST_SCORE = 0.05;
 /** Readers of the screen are told when the typing has come to rest. */
 const ANNOUNCE_AFTER_MS = 700;
 
@@ -157,9 +158,7 @@ export class Search {
     const turn = ++this.#turn;
     const index = this.#index;
     const text = this.#text;
-    // The address can be sent to a friend; what stands after # never reaches a server.
-    const address = text ? `#search=${encodeURIComponent(text)}` : '#search';
-    if (!$('panel-search').hidden && this.#scope === 'corpus') history.replaceState(null, '', address);
+    if (!$('panel-search').hidden && this.#scope === 'corpus') keepInAddress(text);
     if (!index || !text || index.size + index.info.pending === 0) {
       this.#hits = undefined;
       this.#show();
@@ -167,8 +166,12 @@ export class Search {
     }
     try {
       const started = performance.now();
-      const list = await index.search(text, { topK: HITS, minScore: LEAST_SCORE, semantic: this.#semantic });
+      const semantic = this.#semantic;
+      // Of the visitor's few texts the nearest are shown, near or not.
+      const minScore = this.#scope === 'own' ? 0 : Math.max(LEAST_COSINE * semantic, LEAST_SCORE);
+      const found = await index.search(text, { topK: 2 * HITS, minScore, semantic });
       if (turn !== this.#turn) return;
+      const list = found.filter((hit) => !isRest(hit)).slice(0, HITS);
       this.#hits = { index, text, list, ms: performance.now() - started };
       this.#trouble = undefined;
     } catch (error) {
@@ -197,6 +200,7 @@ export class Search {
     const list = this.#hits?.list ?? [];
     const marksOf = (text) => this.#hits.index.marks(text, this.#hits.text);
     $('hits').replaceChildren(...list.map((hit) => hitItem(hit, marksOf, this.#words)));
+    $('hits').setAttribute('aria-busy', String(!this.#index && $('search-trouble').hidden));
     this.#showStatus();
   }
 
@@ -227,5 +231,17 @@ export class Search {
     if (!this.#encoder) return words.waitingModel;
     if (this.#scope === 'own') return this.#own.index ? words.ownEmpty : '';
     return this.#corpus.index ? words.searching : words.waitingCorpus;
+  }
+}
+
+/** Whether a passage is the last word or two of a long sentence, which mean nothing and so are close to everything. */
+const isRest = ({ text, passage }) => passage.text.length < 12 && passage.text.length < text.trim().length;
+
+/** The address can be sent to a friend; what stands behind its # never reaches a server. */
+function keepInAddress(text) {
+  try {
+    history.replaceState(null, '', text ? `#search=${encodeURIComponent(text)}` : '#search');
+  } catch {
+    // Safari allows a hundred changes in half a minute; half a character cannot be written either.
   }
 }

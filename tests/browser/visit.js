@@ -15,7 +15,7 @@ export const INDEX = new URL('corpus/texts.index.gz', WWW);
  * @param {{ index?: boolean }} needs whether the search tab's index must have been built
  */
 export function visits({ index = false } = {}) {
-  if (index && !existsSync(INDEX)) throw new Error('www/corpus/texts.index.gz is missing; run ./build.sh page first');
+  if (index && !existsSync(INDEX)) throw new Error('www/corpus/texts.index.gz is missing; run ./build.sh demo first');
   const visit = {
     /** @type {Awaited<ReturnType<typeof openSite>>} */
     site: undefined,

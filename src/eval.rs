@@ -1,5 +1,7 @@
 //! Evaluation: rank and linear correlation, STS files, and the scores of an encoder on them.
 
+pub mod retrieval;
+
 use std::io::Read;
 use std::path::Path;
 

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use munjang::cli::{self, convert, encode, eval, info, search, similarity};
+use munjang::cli::{self, convert, encode, eval, index, info, search, similarity};
 
 #[derive(Parser)]
 #[command(name = "munjang", version, about = "Korean sentence embeddings")]
@@ -15,7 +15,9 @@ enum Command {
     Encode(encode::EncodeArgs),
     /// Print the cosine similarity of sentences
     Similarity(similarity::SimilarityArgs),
-    /// Find the lines of a file that are most similar to a query
+    /// Make a file of documents that can be searched, here and in a page
+    Index(index::IndexArgs),
+    /// Find the lines of a file that answer a query best, by meaning and by words
     Search(search::SearchArgs),
     /// Measure a model on files with human judgements
     #[command(subcommand)]
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Similarity(args) => similarity::run(args),
+        Command::Index(args) => index::run(args),
         Command::Search(args) => search::run(args),
         Command::Eval(command) => eval::run(command),
         Command::Info(args) => info::run(args),

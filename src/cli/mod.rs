@@ -3,8 +3,10 @@
 
 mod args;
 pub mod convert;
+mod corpus;
 pub mod encode;
 pub mod eval;
+pub mod index;
 pub mod info;
 mod lines;
 mod output;

@@ -1,6 +1,8 @@
 //! The container of all index files.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+use serde_json::Value;
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -42,8 +44,7 @@ impl Source for &[u8] {
 }
 
 /// What a file says of itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Header {
     pub kind: String,
     pub model_id: Option<String>,
@@ -57,6 +58,45 @@ pub(super) struct Header {
     pub sections: Vec<usize>,
 }
 
+impl Header {
+    /// Names and numbers only, so that there is nothing to escape.
+    fn to_json(&self) -> Vec<u8> {
+        let Header { kind, model_id, dimension, precision, rescore, vectors, max_chars, sections } =
+            self;
+        let model_id = model_id.as_ref().map_or("null".into(), |id| format!("\"{id}\""));
+        format!(
+            "{{\"kind\":\"{kind}\",\"modelId\":{model_id},\"dimension\":{dimension},\
+             \"precision\":\"{precision}\",\"rescore\":{rescore},\"vectors\":{vectors},\
+             \"maxChars\":{max_chars},\"sections\":{sections:?}}}"
+        )
+        .into_bytes()
+    }
+
+    fn from_json(json: &[u8]) -> Option<Self> {
+        let fields: HashMap<String, Value> = serde_json::from_slice(json).ok()?;
+        let text = |name: &str| fields.get(name)?.as_str().map(str::to_owned);
+        let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        let named = |name: &str| number(fields.get(name)?);
+        let model_id = fields.get("modelId")?;
+        let header = Header {
+            kind: text("kind")?,
+            model_id: if model_id.is_null() { None } else { Some(model_id.as_str()?.to_owned()) },
+            dimension: named("dimension")?,
+            precision: text("precision")?,
+            rescore: fields.get("rescore")?.as_bool()?,
+            vectors: named("vectors")?,
+            max_chars: named("maxChars")?,
+            sections: fields
+                .get("sections")?
+                .as_array()?
+                .iter()
+                .map(number)
+                .collect::<Option<_>>()?,
+        };
+        (fields.len() == 8).then_some(header)
+    }
+}
+
 /// Writes a file piece by piece.
 pub(super) struct Writer<'a> {
     sink: &'a mut dyn FnMut(&[u8]),
@@ -66,7 +106,7 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Begins a file; its sections follow by [`put`](Self::put), as long as the header says.
     pub fn new(header: &Header, sink: &'a mut dyn FnMut(&[u8])) -> Self {
-        let header = serde_json::to_vec(header).expect("a header becomes JSON");
+        let header = header.to_json();
         let mut writer = Writer { sink, digest: Xxh64::new(0) };
         writer.put(MAGIC);
         writer.put(&VERSION.to_le_bytes());
@@ -87,7 +127,7 @@ impl<'a> Writer<'a> {
 
 /// The bytes of a file with that header.
 pub(super) fn file_bytes(header: &Header) -> usize {
-    let json = serde_json::to_vec(header).expect("a header becomes JSON");
+    let json = header.to_json();
     START + json.len() + header.sections.iter().sum::<usize>() + DIGEST
 }
 
@@ -130,8 +170,7 @@ impl<'a> Reader<'a> {
         }
         let mut json = vec![0; length];
         source.read(START, &mut json);
-        let header: Header = serde_json::from_slice(&json)
-            .map_err(|source| malformed("its header".into()).with_source(source))?;
+        let header = Header::from_json(&json).ok_or_else(|| malformed("its header".into()))?;
         let mut end = START + length;
         let mut starts = Vec::new();
         for &section in &header.sections {

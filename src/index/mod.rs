@@ -14,9 +14,11 @@
 //!
 //! A vector is its scale (f32) and its codes, or its floats; an absent one is NaN and zeros.
 
+mod build;
 mod documents;
 mod file;
 mod vectors;
 
+pub use build::index_texts;
 pub use documents::StoredDocuments;
 pub use file::Source;

@@ -1,6 +1,6 @@
 //! BM25 over character bigrams inside words, with postings that grow and shrink.
 
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 
 use super::words::{BuildTermHasher, GramKind, for_each_gram, query_terms};
 
@@ -66,16 +66,15 @@ impl Bm25 {
     /// Appends a row; returns its number.
     pub fn add(&mut self, text: &str) -> usize {
         let row = self.lengths.len() as u32;
-        let mut terms = Vec::new();
+        let mut terms = BinaryHeap::new();
         let mut length = 0;
-        for_each_gram(text, |gram| {
+        for_each_gram(text, &mut |gram| {
             length += u32::from(gram.kind != GramKind::Initial);
             if gram.kind != GramKind::Alone {
                 terms.push(gram.term);
             }
         });
-        terms.sort_unstable();
-        for same in terms.chunk_by(|a, b| a == b) {
+        for same in terms.into_sorted_vec().chunk_by(|a, b| a == b) {
             self.postings.entry(same[0]).or_default().push(row, same.len() as u32);
         }
         self.lengths.push(length);

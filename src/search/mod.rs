@@ -6,7 +6,6 @@
 
 mod bm25;
 mod dot;
-mod flat_index;
 mod fusion;
 mod hybrid_index;
 mod passages;
@@ -19,7 +18,6 @@ mod words;
 
 pub use bm25::{Bm25, QueryTerms};
 pub use dot::{dot, similarity_matrix};
-pub use flat_index::{FlatIndex, Hit};
 pub use fusion::{DEFAULT_SEMANTIC, RRF_K, fused_score, reciprocal_rank_fusion};
 pub use hybrid_index::{HybridHit, HybridIndex, HybridQuery};
 pub use passages::{DEFAULT_MAX_CHARS, cut_passages};

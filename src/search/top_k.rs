@@ -1,58 +1,74 @@
 //! The best of many scores.
 
-use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 
-/// Collects the `k` best of scores that come in order of row. What cannot be among them is turned
-/// away by one comparison with [`threshold`](Self::threshold).
+/// Collects the `k` best scores. What cannot be among them is turned away by one comparison with
+/// [`threshold`](Self::threshold). Equal scores are ranked by row, in whatever order they come.
 #[derive(Clone, Debug)]
 pub struct TopK {
     k: usize,
     threshold: f32,
-    /// At most twice `k`: it is cut to the `k` best when it is full, so a score costs O(1).
-    found: Vec<(u32, f32)>,
+    /// The worst on top.
+    found: BinaryHeap<u64>,
+}
+
+/// Orders as ranks do: smaller is better. The score's bits, reversed and made to order as integers, then
+/// the row.
+fn key(row: u32, score: f32) -> u64 {
+    // −0 and 0 are one score.
+    let bits = (score + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { bits } else { !bits & 0x7fff_ffff };
+    u64::from(ordered) << 32 | u64::from(row)
+}
+
+/// What [`key`] was made of.
+fn unkey(key: u64) -> (u32, f32) {
+    let ordered = (key >> 32) as u32;
+    let bits = if ordered >> 31 == 1 { ordered } else { !ordered & 0x7fff_ffff };
+    (key as u32, f32::from_bits(bits))
 }
 
 impl TopK {
     /// An empty collection of at most `k` scores of at least `min_score`.
     pub fn new(k: usize, min_score: f32) -> Self {
-        let threshold = if k == 0 { f32::INFINITY } else { min_score.next_down() };
-        TopK { k, threshold, found: Vec::new() }
+        let threshold = if k == 0 { f32::INFINITY } else { min_score };
+        TopK { k, threshold, found: BinaryHeap::new() }
     }
 
-    /// A score that is not above this one is not among the best.
+    /// A score below this one is not among the best.
+    #[inline]
     pub fn threshold(&self) -> f32 {
         self.threshold
     }
 
-    /// Takes the score of `row`, which is greater than all rows before. NaN is passed over.
+    /// Takes the score of `row`. NaN is passed over.
     #[inline]
     pub fn push(&mut self, row: u32, score: f32) {
-        if score > self.threshold {
-            self.take(row, score);
+        if score >= self.threshold && self.k > 0 {
+            self.take(key(row, score));
         }
     }
 
-    fn take(&mut self, row: u32, score: f32) {
-        self.found.push((row, score));
-        // Rows to come lose against equal scores, so the k-th best is the threshold from now on.
-        if self.found.len() >= self.k.saturating_mul(2).max(32) {
-            self.found.select_nth_unstable_by(self.k - 1, by_rank);
-            self.found.truncate(self.k);
-            self.threshold = self.found[self.k - 1].1;
+    fn take(&mut self, key: u64) {
+        if self.found.len() < self.k {
+            self.found.push(key);
+        } else if let Some(mut worst) = self.found.peek_mut() {
+            if key >= *worst {
+                return;
+            }
+            *worst = key;
+        }
+        if self.found.len() == self.k
+            && let Some(&worst) = self.found.peek()
+        {
+            self.threshold = unkey(worst).1;
         }
     }
 
     /// Rows and scores, best first; equal scores in order of row.
-    pub fn into_sorted(mut self) -> Vec<(u32, f32)> {
-        self.found.sort_unstable_by(by_rank);
-        self.found.truncate(self.k);
-        self.found
+    pub fn into_sorted(self) -> Vec<(u32, f32)> {
+        self.found.into_sorted_vec().into_iter().map(unkey).collect()
     }
-}
-
-/// Better scores first, equal ones in order of row.
-pub(super) fn by_rank(a: &(u32, f32), b: &(u32, f32)) -> Ordering {
-    b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
 }
 
 /// Indices and values of the `k` largest scores, best first; equal scores in order of index. NaN is
@@ -96,5 +112,24 @@ mod tests {
             best.push(row as u32, score);
         }
         assert_eq!(best.into_sorted(), [(2, 0.6), (1, 0.5)]);
+    }
+
+    #[test]
+    fn keys_order_as_ranks_do() {
+        let ranked = [
+            (0, f32::INFINITY),
+            (7, 1.5),
+            (8, 1.5),
+            (0, f32::MIN_POSITIVE),
+            (1, 0.0),
+            (2, 0.0),
+            (0, -f32::MIN_POSITIVE),
+            (0, -1.0),
+            (0, f32::NEG_INFINITY),
+        ];
+        let keys: Vec<u64> = ranked.iter().map(|&(row, score)| key(row, score)).collect();
+        assert!(keys.is_sorted());
+        assert_eq!(keys.into_iter().map(unkey).collect::<Vec<_>>(), ranked);
+        assert_eq!(key(3, -0.0), key(3, 0.0));
     }
 }

@@ -1,6 +1,6 @@
 //! An exact index: every vector is compared with the query.
 
-use super::top_k::{TopK, by_rank};
+use super::top_k::TopK;
 use super::vectors::{BLOCK, Precision, Query, Vectors, invalid, unit};
 use crate::error::Result;
 
@@ -220,15 +220,13 @@ impl VectorIndex {
             Some(fine) => {
                 let rescored = RESCORED.max(top_k.saturating_mul(4));
                 let query = self.vectors.query(&unit);
-                let mut found = self.scan(&query, rescored, f32::NEG_INFINITY, options.mask);
+                let found = self.scan(&query, rescored, f32::NEG_INFINITY, options.mask);
                 let query = fine.query(&unit);
-                for (row, score) in &mut found {
-                    *score = fine.score(*row as usize, &query);
+                let mut best = TopK::new(top_k, min_score);
+                for (row, _) in found {
+                    best.push(row, fine.score(row as usize, &query));
                 }
-                found.retain(|(_, score)| *score >= min_score);
-                found.sort_unstable_by(by_rank);
-                found.truncate(top_k);
-                found
+                best.into_sorted()
             }
         };
         Ok(found.into_iter().map(|(row, score)| VectorHit { row: row as usize, score }).collect())
@@ -283,7 +281,7 @@ impl VectorIndex {
             let scores = self.vectors.score_block(block, query, &mut scores);
             let first = block * BLOCK;
             for (i, &score) in scores.iter().enumerate() {
-                if score > best.threshold() && allows(mask, first + i) {
+                if score >= best.threshold() && allows(mask, first + i) {
                     best.push((first + i) as u32, score);
                 }
             }

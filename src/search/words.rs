@@ -34,7 +34,7 @@ pub(super) enum GramKind {
 }
 
 /// Calls `found` for the grams of all words of `text`, in order.
-pub(super) fn for_each_gram(text: &str, mut found: impl FnMut(Gram)) {
+pub(super) fn for_each_gram(text: &str, found: &mut dyn FnMut(Gram)) {
     // The character before, where it lies, and whether it is its word's first.
     let mut before: Option<(char, Range<usize>, bool)> = None;
     let alone = |before: &Option<(char, Range<usize>, bool)>, found: &mut dyn FnMut(Gram)| {
@@ -43,9 +43,9 @@ pub(super) fn for_each_gram(text: &str, mut found: impl FnMut(Gram)) {
             found(Gram { term, kind: GramKind::Alone, start: range.start, end: range.end });
         }
     };
-    for_each_char(text, |c, range| {
+    for_each_char(text, &mut |c, range| {
         if !c.is_alphanumeric() {
-            alone(&before, &mut found);
+            alone(&before, found);
             before = None;
             return;
         }
@@ -62,11 +62,11 @@ pub(super) fn for_each_gram(text: &str, mut found: impl FnMut(Gram)) {
         }
         before = Some((c, range, before.is_none()));
     });
-    alone(&before, &mut found);
+    alone(&before, found);
 }
 
 /// The characters of `text` composed and in lower case, each with the bytes that it stands for.
-fn for_each_char(text: &str, mut found: impl FnMut(char, Range<usize>)) {
+fn for_each_char(text: &str, found: &mut dyn FnMut(char, Range<usize>)) {
     let mut rest = text.char_indices().peekable();
     while let Some((start, c)) = rest.next() {
         // What follows may combine with this one.
@@ -84,7 +84,7 @@ fn for_each_char(text: &str, mut found: impl FnMut(char, Range<usize>)) {
         }
         let range = start..end;
         if combined || changes(c) {
-            for (c, _) in text[range.clone()].nfc() {
+            for c in composed(&text[range.clone()]).chars() {
                 lower(c, |c| found(c, range.clone()));
             }
         } else {
@@ -106,9 +106,15 @@ fn joins(before: char, c: char) -> bool {
             || compose(before, c).is_some())
 }
 
+/// `text` composed; rare, so it may be slow.
+#[inline(never)]
+fn composed(text: &str) -> String {
+    text.nfc().map(|(c, _)| c).collect()
+}
+
 /// Whether composition turns `c` alone into another character, such as the Kelvin sign.
 fn changes(c: char) -> bool {
-    !is_plain(c) && std::iter::once(c).nfc().map(|(c, _)| c).ne([c])
+    !is_plain(c) && composed(c.encode_utf8(&mut [0; 4])).chars().ne([c])
 }
 
 fn lower(c: char, mut found: impl FnMut(char)) {
@@ -147,7 +153,7 @@ pub(super) type BuildTermHasher = BuildHasherDefault<TermHasher>;
 pub(super) fn query_terms(query: &str) -> Vec<u64> {
     let mut seen = HashSet::<u64, BuildTermHasher>::default();
     let mut terms = Vec::new();
-    for_each_gram(query, |gram| {
+    for_each_gram(query, &mut |gram| {
         if gram.kind != GramKind::Initial && seen.insert(gram.term) {
             terms.push(gram.term);
         }
@@ -159,7 +165,7 @@ pub(super) fn query_terms(query: &str) -> Vec<u64> {
 pub fn marks(text: &str, query: &str) -> Vec<Range<usize>> {
     let terms: HashSet<u64, BuildTermHasher> = query_terms(query).into_iter().collect();
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    for_each_gram(text, |gram| {
+    for_each_gram(text, &mut |gram| {
         if !terms.contains(&gram.term) {
             return;
         }
@@ -177,7 +183,7 @@ mod tests {
 
     fn grams(text: &str) -> Vec<String> {
         let mut all = Vec::new();
-        for_each_gram(text, |gram| {
+        for_each_gram(text, &mut |gram| {
             let char = |code: u64| char::from_u32(code as u32).unwrap();
             all.push(match gram.kind {
                 GramKind::Initial => format!("^{}", char(gram.term)),
@@ -226,7 +232,7 @@ mod tests {
         samples.push(samples.concat());
         for sample in samples {
             let mut pieces = String::new();
-            for_each_char(&sample, |c, _| pieces.push(c));
+            for_each_char(&sample, &mut |c, _| pieces.push(c));
             let whole: String = sample.nfc().flat_map(|(c, _)| c.to_lowercase()).collect();
             assert_eq!(pieces, whole, "{sample:?}");
         }

@@ -323,16 +323,15 @@ stage_site() {
 # Measures the package against its peers; what this needs (their packages, models) goes to .tools/,
 # arguments go to benches/web/run.mjs.
 command_bench() {
+  if [ "${1:-}" = search ]; then
+    bench_search "${@:2}"
+    return
+  fi
   ensure_chromium
   ensure_binaryen
   stage_package
   local data="$TOOLS/bench" python="$TOOLS/venv/bin/python"
-  if [ ! -d benches/web/node_modules ] || [ benches/web/package-lock.json -nt benches/web/node_modules ]; then
-    say "Installing the peers' JavaScript packages"
-    # Without their scripts, which download what a browser has no use for.
-    quiet npm ci --prefix benches/web --ignore-scripts --no-audit --no-fund
-    touch benches/web/node_modules
-  fi
+  install_peers
   if [ ! -f "$TOOLS/venv/ready" ] || [ benches/web/requirements.txt -nt "$TOOLS/venv/ready" ]; then
     need python3 "install Python 3.10 or newer"
     say "Installing the peers' Python packages"
@@ -349,6 +348,40 @@ command_bench() {
   quiet "${CARGO_TARGET_DIR:-target}/release/munjang" convert "$data/checkpoint" --output "$data/model.munjang"
   say "Measuring (some minutes; leave the machine alone)"
   node benches/web/run.mjs "$data" "$@"
+}
+
+install_peers() {
+  if [ ! -d benches/web/node_modules ] || [ benches/web/package-lock.json -nt benches/web/node_modules ]; then
+    say "Installing the peers' JavaScript packages"
+    # Without their scripts, which download what a browser has no use for.
+    quiet npm ci --prefix benches/web --ignore-scripts --no-audit --no-fund
+    touch benches/web/node_modules
+  fi
+}
+
+# The vector index against its peers. `--texts FILE` (a sentence a line) says of what the vectors are; without it they
+# are of the 12,000 sentences in tests/fixtures, which is few. Other arguments go to benches/web/search.mjs.
+bench_search() {
+  local data="$TOOLS/bench" texts="$TOOLS/bench/sentences.txt" name
+  mkdir -p "$data"
+  ensure_chromium
+  ensure_binaryen
+  stage_package
+  install_peers
+  if [ "${1:-}" = --texts ]; then
+    texts=$2
+    shift 2
+  elif [ ! -f "$texts" ]; then
+    gzip -dc tests/fixtures/korean.txt.gz >"$texts"
+  fi
+  name=$(cat "$texts" models/manifest.json | sha256sum | cut -c 1-16)
+  if [ ! -f "$data/$name.npy" ]; then
+    say "Encoding $(wc -l <"$texts") sentences (once)"
+    quiet cargo build --release --bin munjang
+    "${CARGO_TARGET_DIR:-target}/release/munjang" encode --model models --output "$data/$name.npy" <"$texts"
+  fi
+  say "Measuring (some minutes; leave the machine alone)"
+  node benches/web/search.mjs --vectors "$data/$name.npy" "$@"
 }
 
 test_dependencies() {
@@ -371,13 +404,13 @@ test_dependencies() {
 test_wasm() {
   say "WebAssembly tests: plain SIMD in Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
-    cargo_wasm simd test --features general-tokenizers --lib --test wasm
+    cargo_wasm simd test --features general-tokenizers --lib --test wasm --test search --test index
   say "WebAssembly tests: relaxed SIMD in Chromium"
   ensure_chromedriver
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER="$TOOLS/bin/wasm-bindgen-test-runner" \
     WASM_BINDGEN_USE_BROWSER=1 WASM_BINDGEN_TEST_TIMEOUT=120 CHROMEDRIVER="$CHROMEDRIVER" \
     WASM_BINDGEN_TEST_WEBDRIVER_JSON="$PWD/tests/webdriver.json" \
-    cargo_wasm relaxed test --features general-tokenizers --lib --test wasm
+    cargo_wasm relaxed test --features general-tokenizers --lib --test wasm --test search --test index
 }
 
 ensure_chromedriver() {
@@ -396,6 +429,7 @@ usage() {
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
 ./build.sh wasm    build the WebAssembly files only
 ./build.sh bench   measure the package against its peers in Chromium (options: benches/web/run.mjs)
+./build.sh bench search [--texts FILE]   the vector index against its peers (options: benches/web/search.mjs)
 TEXT
 }
 

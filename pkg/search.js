@@ -11,5 +11,6 @@
  * @module
  */
 export { MunjangError } from './errors.js';
+export { reciprocalRankFusion } from './fusion.js';
 export { SemanticIndex } from './semantic_index.js';
 export { VectorIndex } from './vector_index.js';

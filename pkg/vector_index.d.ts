@@ -78,3 +78,9 @@ export class VectorIndex {
   dispose(): void;
   [Symbol.dispose](): void;
 }
+
+/**
+ * Joins rankings by ranks alone: `Σ 1 / (k + rank)` over the rankings that have an id, best first; equal scores in order of
+ * first appearance. For engines whose scores do not compare; `k` is 60 by default, as in the paper.
+ */
+export function reciprocalRankFusion<Id>(rankings: readonly (readonly Id[])[], k?: number): { id: Id; score: number }[];

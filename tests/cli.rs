@@ -228,19 +228,97 @@ fn search_ranks_lines_and_reuses_an_index() {
     let hits = json_lines(&first);
     assert_eq!(hits.len(), 2);
     assert_eq!(hits[0]["line"], 2);
-    assert!(hits[0]["score"].as_f64().unwrap() > 0.9999);
+    let (score, lexical) =
+        (hits[0]["score"].as_f64().unwrap(), hits[0]["lexical"].as_f64().unwrap());
+    assert!(hits[0]["cosine"].as_f64().unwrap() > 0.999 && lexical > 0.3 && lexical < 1.0);
+    assert!((score - (0.4 + 0.6 * lexical)).abs() < 1e-3);
+    assert_eq!(hits[0]["passage"], "환불은 어떻게 받나요?");
     assert_eq!(succeeds(&mut search(&model, &corpus), b""), first, "with the stored index");
 
     let other = folder.path().join("other.txt");
     std::fs::write(&other, "한 줄\n").unwrap();
     let message = fails(&mut search(&model, &other), b"", "index_invalid");
-    assert!(message.contains("3 rows") && message.contains("1 lines"), "{message}");
+    assert!(message.contains("was not made of") && message.contains("delete it"), "{message}");
     let roberta = folder.path().join("roberta.munjang");
     succeeds(munjang().arg("convert").arg(small("roberta")).arg("--output").arg(&roberta), b"");
     let message = fails(&mut search(&roberta, &corpus), b"", "index_invalid");
-    assert!(message.contains("made by model"), "{message}");
+    assert!(message.contains("the model in use"), "{message}");
     std::fs::write(&other, "").unwrap();
     fails(&mut search(&model, &other), b"", "data_invalid");
+}
+
+#[test]
+fn an_index_of_documents_with_ids() {
+    let folder = TempDir::new().unwrap();
+    let model = small_model(&folder);
+    let corpus = folder.path().join("corpus.jsonl");
+    let lines = "{\"id\": \"a\", \"text\": \"비가 온다. 우산을 쓴다.\", \"data\": {\"year\": 2024}}\n\n\
+                 {\"text\": \"강아지가 뛴다\"}\n";
+    std::fs::write(&corpus, lines).unwrap();
+    let make = |name: &str| {
+        let output = folder.path().join(name);
+        let mut command = munjang();
+        command.arg("index").arg(&corpus).arg("--output").arg(&output).arg("--model").arg(&model);
+        command.args(["--precision", "binary", "--max-chars", "10"]);
+        let told = succeeds(&mut command, b"");
+        assert!(told.contains("2 documents, 3 passages"), "{told}");
+        std::fs::read(output).unwrap()
+    };
+    assert_eq!(make("one.index"), make("two.index"), "the same bytes each time");
+    let mut search = munjang();
+    search.arg("search").arg(&corpus).args([
+        "우산",
+        "--semantic",
+        "0",
+        "--max-chars",
+        "10",
+        "--json",
+    ]);
+    search.arg("--index").arg(folder.path().join("one.index")).arg("--model").arg(&model);
+    let hits = json_lines(&succeeds(&mut search, b""));
+    assert_eq!(
+        (hits.len(), &hits[0]["line"], &hits[0]["passage"]),
+        (1, &1.into(), &"우산을 쓴다.".into())
+    );
+    for (text, expected) in [
+        ("{\"id\": 1}\n", "no string \"text\""),
+        ("{\n", "not JSON"),
+        ("{\"text\": \"a\", \"id\": [1]}\n", "expected a string or a number"),
+        ("{\"text\": \"a\", \"id\": 2}\n{\"text\": \"b\"}\n", "comes twice"),
+    ] {
+        std::fs::write(&corpus, text).unwrap();
+        let mut command = munjang();
+        command
+            .arg("index")
+            .arg(&corpus)
+            .arg("--output")
+            .arg(folder.path().join("x"))
+            .arg("--model")
+            .arg(&model);
+        let message = fails(&mut command, b"", "data_invalid");
+        assert!(message.contains(expected) && message.contains("corpus.jsonl:"), "{message}");
+    }
+}
+
+#[test]
+fn eval_retrieval_prints_a_table_and_json() {
+    let folder = TempDir::new().unwrap();
+    let model = small_model(&folder);
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("queries.tsv", "id\ttext\nq1\t우산\nq2\t강아지\n");
+    write("corpus.tsv", "id\ttext\nd1\t비가 와서 우산을 쓴다\nd2\t강아지가 뛴다\nd3\t밥\n");
+    write("relevance.tsv", "query\tdocument\nq1\td1\nq2\td2\n");
+    let mut command = munjang();
+    command.args(["eval", "retrieval"]).arg(folder.path()).arg("--model").arg(&model);
+    let table = succeeds(&mut command, b"");
+    assert!(table.contains("nDCG@10") && table.contains("fusion"), "{table}");
+    let json: Value = serde_json::from_str(&succeeds(command.arg("--json"), b"")).unwrap();
+    assert_eq!(json["scores"]["words"]["ndcg@10"], 100.0);
+    assert_eq!((&json["queries"], &json["documents"]), (&2.into(), &3.into()));
+    let message = fails(command.args(["--semantic", "2"]), b"", "input_invalid");
+    assert!(message.contains("0 to 1"), "{message}");
+    std::fs::remove_file(folder.path().join("corpus.tsv")).unwrap();
+    fails(&mut command, b"", "io");
 }
 
 #[test]

@@ -295,8 +295,8 @@ fn words_and_meaning_are_fused() {
     assert!(hits.iter().any(|hit| hit.document == 1 && hit.cosine.is_none()));
     assert!(!documents(&hits).contains(&5));
     let words = index.search(query(None, Some("학교에 비가"))).unwrap();
-    // The last two have one word of it and equally many: in order.
-    assert_eq!(documents(&words), [3, 0, 1]);
+    // The last two have one word of it; the shorter one first.
+    assert_eq!(documents(&words), [3, 1, 0]);
     assert_eq!(words[0].passage, 0);
     let meaning = index.search(query(Some(&vector), None)).unwrap();
     assert!(meaning.len() == 4 && meaning.iter().all(|hit| hit.cosine == Some(hit.score)));
@@ -422,4 +422,23 @@ fn a_text_of_a_million_characters() {
             .unwrap();
         assert_eq!(documents(&hits), [0]);
     }
+}
+
+/// The same numbers and hash as in `tests/js/vector_index.test.js`: JavaScript's dot product has these bits.
+#[test]
+fn the_dot_product_has_the_bits_that_javascript_has() {
+    let mut state = 11u64;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) as f64 / f64::from(1u32 << 31) - 0.5) as f32
+    };
+    let mut sha = Sha256::new();
+    for length in [0, 1, 7, 15, 16, 17, 33, 100, 384] {
+        let a: Vec<f32> = (0..length).map(|_| next()).collect();
+        let b: Vec<f32> = (0..length).map(|_| next()).collect();
+        sha.update(dot(&a, &b).to_le_bytes());
+    }
+    let hash: String = sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash, "e80c0b357dd36a06e42f396c30db4619341279fff077ca8dd1c936a29de52073");
 }

@@ -4,6 +4,7 @@ import { SentenceLists } from './editor.js';
 import { EXAMPLES, humanScore } from './examples.js';
 import { FileError } from './files.js';
 import { MatrixView, format } from './matrix.js';
+import { dot } from '../pkg/dot.js';
 
 const TYPING_PAUSE_MS = 120;
 const KEPT_RESULTS = 500;
@@ -179,9 +180,7 @@ export class Compare {
   #cosine(textA, textB) {
     const [a, b] = [this.#known.get(textA), this.#known.get(textB)];
     if (!a || !b) return null;
-    let sum = 0;
-    for (let i = 0; i < a.embedding.length; i++) sum += a.embedding[i] * b.embedding[i];
-    return sum;
+    return dot(a.embedding, b.embedding);
   }
 
   /** Lets go of texts that are no longer shown, oldest first. */

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::bm25::{Bm25, QueryTerms};
+use super::bm25::{Bm25, Bm25Scores, QueryTerms};
 use super::fusion::fused_score;
 use super::top_k::TopK;
 use super::vector_index::{allows, checked_model_id};
@@ -66,7 +66,7 @@ pub struct HybridHit {
     pub score: f32,
     /// Cosine similarity of the passage; none while it has no vector or without a query vector.
     pub cosine: Option<f32>,
-    /// BM25 of the passage divided by its bound; none for a query without words.
+    /// BM25 of the document divided by its bound; none for a query without words.
     pub lexical: Option<f32>,
 }
 
@@ -158,7 +158,7 @@ impl HybridIndex {
         }
         let first = self.documents.len();
         for (text, place) in passages {
-            self.words.add(text);
+            self.words.add(text, self.documents.len() > first);
             self.vectors.push_absent();
             self.documents.push(document);
             self.places.push(place);
@@ -264,8 +264,9 @@ impl HybridIndex {
 
     /// The documents that answer the query best, best first; equal scores in order of insertion.
     ///
-    /// A passage's score is [`fused_score`]. A passage without a vector has the score of its words, and is
-    /// left out where those say nothing or count for nothing (`semantic` 1).
+    /// A document's score is its best passage's: [`fused_score`] of the passage's cosine and the document's
+    /// words; among equal ones the passage with more of the words. A passage without a vector has the score
+    /// of the words, and is left out where those say nothing or count for nothing (`semantic` 1).
     ///
     /// # Errors
     /// [`ErrorKind::InputInvalid`] if the query's vector has another dimension, values that are not finite, or
@@ -284,15 +285,15 @@ impl HybridIndex {
         if query.top_k == 0 || self.live == 0 || (vector.is_none() && terms.is_none()) {
             return Ok(Vec::new());
         }
-        let mut lexical = Vec::new();
-        let bound = terms.map(|terms| self.words.score(&terms, &mut lexical));
-        let halves = Halves { semantic, lexical, bound };
+        let words = terms.map(|terms| self.words.score(&terms));
+        let halves = Halves { semantic, words };
 
         let mut best = TopK::new(query.top_k.min(self.len()), query.min_score);
         let mut cosines = [f32::NAN; BLOCK];
-        // The best passage so far of the document at hand; its rows are neighbours.
-        let mut document = REMOVED;
-        let mut leader: Option<(u32, f32)> = None;
+        // First row and best passage so far (row, score, words) of the document at hand; its rows are
+        // neighbours.
+        let (mut document, mut start) = (REMOVED, 0);
+        let mut leader: Option<(u32, f32, f32)> = None;
         for block in 0..self.vectors.blocks() {
             if let Some(vector) = &vector {
                 self.vectors.score_block(block, vector, &mut cosines);
@@ -300,44 +301,46 @@ impl HybridIndex {
             let first = block * BLOCK;
             let rows = self.documents[first..].iter().take(BLOCK);
             for (i, (&owner, &cosine)) in rows.zip(&cosines).enumerate() {
+                let row = first + i;
                 if owner != document {
-                    if let Some((row, score)) = leader.take() {
+                    if let Some((row, score, _)) = leader.take() {
                         best.push(row, score);
                     }
-                    document = owner;
+                    (document, start) = (owner, row);
                 }
                 if owner == REMOVED || !allows(query.mask, owner as usize) {
                     continue;
                 }
-                if let Some(score) = halves.score(cosine, first + i)
-                    && leader.is_none_or(|(_, leading)| score > leading)
-                {
-                    leader = Some(((first + i) as u32, score));
+                let Some(score) = halves.score(cosine, start) else { continue };
+                let words = halves.of_passage(row);
+                let leads = |&(_, leading, by_words): &(u32, f32, f32)| {
+                    score > leading || (score == leading && words > by_words)
+                };
+                if leader.as_ref().is_none_or(leads) {
+                    leader = Some((row as u32, score, words));
                 }
             }
         }
-        if let Some((row, score)) = leader {
+        if let Some((row, score, _)) = leader {
             best.push(row, score);
         }
-        Ok(best
-            .into_sorted()
-            .into_iter()
-            .map(|(row, score)| self.hit(row, score, vector.as_ref(), &halves))
-            .collect())
+        let found = best.into_sorted().into_iter();
+        Ok(found.map(|(row, score)| self.hit(row, score, vector.as_ref(), &halves)).collect())
     }
 
     fn hit(&self, row: u32, score: f32, vector: Option<&Query>, halves: &Halves) -> HybridHit {
         let at = row as usize;
         let document = self.documents[at];
+        let first = self.rows_of[&document].0;
         HybridHit {
             document,
-            passage: (row - self.rows_of[&document].0) as usize,
+            passage: (row - first) as usize,
             place: self.places[at],
             score,
             cosine: vector
                 .map(|vector| self.vectors.score(at, vector))
                 .filter(|cosine| !cosine.is_nan()),
-            lexical: halves.bound.map(|bound| halves.lexical[at] / bound),
+            lexical: halves.lexical(first as usize),
         }
     }
 
@@ -424,18 +427,29 @@ impl HybridIndex {
     }
 }
 
-/// The halves of a score.
+/// The halves of a score. Words count by document, meaning by passage: with the words of a passage alone
+/// rankings are worse (`docs/PERFORMANCE.md`).
 struct Halves {
     semantic: f32,
-    /// BM25 by row; empty without a bound.
-    lexical: Vec<f32>,
-    bound: Option<f32>,
+    words: Option<Bm25Scores>,
 }
 
 impl Halves {
+    /// BM25 of the document that begins at row `first`, divided by its bound.
     #[inline]
-    fn score(&self, cosine: f32, row: usize) -> Option<f32> {
-        let lexical = self.bound.map(|bound| self.lexical[row] / bound);
+    fn lexical(&self, first: usize) -> Option<f32> {
+        self.words.as_ref().map(|words| words.documents[first] / words.bound)
+    }
+
+    /// What tells passages apart that mean the same.
+    #[inline]
+    fn of_passage(&self, row: usize) -> f32 {
+        self.words.as_ref().map_or(0.0, |words| words.rows[row])
+    }
+
+    #[inline]
+    fn score(&self, cosine: f32, first: usize) -> Option<f32> {
+        let lexical = self.lexical(first);
         if cosine.is_nan() {
             return lexical.filter(|&lexical| lexical > 0.0 && self.semantic < 1.0);
         }

@@ -16,7 +16,7 @@ mod vector_index;
 mod vectors;
 mod words;
 
-pub use bm25::{Bm25, QueryTerms};
+pub use bm25::{Bm25, Bm25Scores, QueryTerms};
 pub use dot::{dot, similarity_matrix};
 pub use fusion::{DEFAULT_SEMANTIC, RRF_K, fused_score, reciprocal_rank_fusion};
 pub use hybrid_index::{HybridHit, HybridIndex, HybridQuery};

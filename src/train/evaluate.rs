@@ -178,8 +178,9 @@ impl Evaluation {
     }
 }
 
+/// The one dot product, as a number for statistics.
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    f64::from(crate::search::dot(a, b))
 }
 
 /// Queries and documents of a retrieval set.

@@ -56,7 +56,7 @@ pub fn sections(encoder: &Encoder) -> Result<String> {
     let cosine = |a: &str, b: &str| -> Result<f32> {
         let vectors = encoder.encode_batch(&[a, b])?.embeddings;
         let (a, b) = vectors.split_at(vectors.len() / 2);
-        Ok(a.iter().zip(b).map(|(a, b)| a * b).sum())
+        Ok(crate::search::dot(a, b))
     };
     let mut text =
         "## What it confuses\n\nCosines of this file, for a look at its judgement: what a \

@@ -77,7 +77,8 @@ impl RowScale {
     /// The integer for `x`.
     #[inline(always)]
     pub fn quantize(&self, x: f32) -> u8 {
-        round_to_i32(x * self.inverse).wrapping_add(self.zero_point).clamp(0, ACTIVATION_MAX as i32) as u8
+        round_to_i32(x * self.inverse).wrapping_add(self.zero_point).clamp(0, ACTIVATION_MAX as i32)
+            as u8
     }
 
     /// The number that `q` stands for.

@@ -5,8 +5,8 @@ mod common;
 
 use common::{Numbers, config, float_model};
 use munjang::config::{Activation, ModelConfig, Pooling};
-use munjang::weights::{FloatModel, LayerNorm, Linear};
 use munjang::internals::kernels;
+use munjang::weights::{FloatModel, LayerNorm, Linear};
 use munjang::{Encoder, ErrorKind, format};
 
 /// BERT in double precision, straight from the definition; shares no code with the encoder.

@@ -31,9 +31,9 @@ const { values: args } = parseArgs({
   },
 });
 if (!args.vectors) throw new Error('give --vectors FILE.npy');
-const header = readFileSync(args.vectors).subarray(0, 1024).toString('latin1');
-const [, total, dimension] = /'shape': \((\d+), (\d+)\)/.exec(header).map(Number);
-const offset = 10 + new DataView(readFileSync(args.vectors).subarray(8, 10).slice().buffer).getUint16(0, true);
+const start = readFileSync(args.vectors).subarray(0, 1024);
+const [, total, dimension] = /'shape': \((\d+), (\d+)\)/.exec(start.toString('latin1')).map(Number);
+const offset = 10 + start.readUInt16LE(8);
 
 const server = await serve({
   '/p/': resolve(args.package), '/modules/': resolve(args.modules), '/bench/': HERE, '/data/': dirname(resolve(args.vectors)),

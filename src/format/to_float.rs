@@ -11,15 +11,16 @@ impl ModelFile {
         let config = &self.config;
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
         let size = config.head_size();
-        let linear = |from: &PackedMatrix, rows: &mut dyn Iterator<Item = usize>, cols: Vec<usize>| {
-            let (mut data, mut bias) = (Vec::new(), Vec::new());
-            for row in rows {
-                let weight = |&col: &usize| from.weights()[pack::offset(row, col, from.cols())];
-                data.extend(cols.iter().map(|col| f32::from(weight(col)) * from.scales()[row]));
-                bias.push(from.bias()[row]);
-            }
-            Linear { weight: Matrix { rows: bias.len(), cols: cols.len(), data }, bias }
-        };
+        let linear =
+            |from: &PackedMatrix, rows: &mut dyn Iterator<Item = usize>, cols: Vec<usize>| {
+                let (mut data, mut bias) = (Vec::new(), Vec::new());
+                for row in rows {
+                    let weight = |&col: &usize| from.weights()[pack::offset(row, col, from.cols())];
+                    data.extend(cols.iter().map(|col| f32::from(weight(col)) * from.scales()[row]));
+                    bias.push(from.bias()[row]);
+                }
+                Linear { weight: Matrix { rows: bias.len(), cols: cols.len(), data }, bias }
+            };
         let norm = |place: &Norm| {
             let (weight, bias) = self.norm(place);
             LayerNorm { weight: weight[..hidden].to_vec(), bias: bias[..hidden].to_vec() }

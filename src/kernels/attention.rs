@@ -203,7 +203,8 @@ unsafe fn quantize_queries<L: Lanes>(
     for (row, (queries, score_scale)) in part.rows().zip(out) {
         // SAFETY: the caller's.
         unsafe {
-            let (scale, inverse) = scale_and_inverse(largest::<L>(std::iter::once(row)), QUERY_KEY_MAX);
+            let (scale, inverse) =
+                scale_and_inverse(largest::<L>(std::iter::once(row)), QUERY_KEY_MAX);
             quantize_row::<L>(row, inverse, queries);
             *score_scale = scale * factor;
         }

@@ -157,9 +157,11 @@ mod tests {
             let scores: Vec<i32> =
                 (0..4000).map(|i| (-most * f64::from(i) / 4000.0).max(-2e9) as i32).collect();
             for (&score, p) in scores.iter().zip(probabilities(&scores, score_scale)) {
-                let exact = f64::from(PROBABILITY_MAX) * (f64::from(score) * f64::from(score_scale)).exp();
+                let exact =
+                    f64::from(PROBABILITY_MAX) * (f64::from(score) * f64::from(score_scale)).exp();
                 // Half a unit for its rounding, a unit of distance, the fit and the factor's 15 bits.
-                let distance = -f64::from(score) * f64::from(score_scale) * std::f64::consts::LOG2_E;
+                let distance =
+                    -f64::from(score) * f64::from(score_scale) * std::f64::consts::LOG2_E;
                 let units = 1.6 + distance * 1024.0 / 16384.0;
                 let bound = 0.52 + exact * (1.3e-4 + units * std::f64::consts::LN_2 / 1024.0);
                 let p = f64::from(p);

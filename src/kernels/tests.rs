@@ -38,14 +38,9 @@ impl Numbers {
 fn matrix(n: &mut Numbers, weights: &[i8], channels: usize, depth: usize) -> PackedMatrix {
     let (scales, bias) = (n.floats(channels), n.floats(channels));
     let packed = pack::pack(weights, channels, depth);
-    PackedMatrix::new(
-        packed[..].into(),
-        (channels, depth),
-        scales[..].into(),
-        bias[..].into(),
-    )
-    .unwrap()
-    .with_exact_groups()
+    PackedMatrix::new(packed[..].into(), (channels, depth), scales[..].into(), bias[..].into())
+        .unwrap()
+        .with_exact_groups()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -241,7 +236,8 @@ fn what_does_not_fit_is_refused_in_every_table() {
     // 17 channels: no such matrix can be made, so no table can be asked for their product.
     let weights = vec![1i8; 32 * 16];
     let floats = vec![1.0f32; 32];
-    let made = PackedMatrix::new(weights[..].into(), (17, 16), floats[..].into(), floats[..].into());
+    let made =
+        PackedMatrix::new(weights[..].into(), (17, 16), floats[..].into(), floats[..].into());
     assert_eq!(made.unwrap_err(), PackError::Shape);
 
     let w = matrix(&mut n, &weights, 32, 16);
@@ -349,8 +345,7 @@ fn unusual_rows_equal_the_definition_or_stay_seen() {
     for columns in [1, 16, 17, 48, 384] {
         let stride = padded(columns);
         let rows = unusual_rows(&mut n, columns);
-        let finite: Vec<bool> =
-            rows.iter().map(|row| row.iter().all(|x| x.is_finite())).collect();
+        let finite: Vec<bool> = rows.iter().map(|row| row.iter().all(|x| x.is_finite())).collect();
         let mut x = vec![0.0; rows.len() * stride];
         for (x, row) in x.chunks_exact_mut(stride).zip(&rows) {
             x[..columns].copy_from_slice(row);

@@ -14,7 +14,8 @@ use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FORMAT_VERSION, ModelFile, Norm, QuantizedLayer};
 use crate::kernels::{
-    self, AttentionArgs, Kernels, LANES, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, padded,
+    self, AttentionArgs, Kernels, LANES, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut,
+    padded,
 };
 use crate::tokenizer::Tokenizer;
 use scratch::Scratch;

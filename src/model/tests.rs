@@ -82,7 +82,9 @@ fn infinities_and_nan_are_found_wherever_they_are() {
     values[50..].fill(-1e-45);
     assert!(all_finite(&values) && all_finite(&[]));
     for at in [0, 49, 99] {
-        for x in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001)] {
+        for x in
+            [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, f32::from_bits(0x7f80_0001)]
+        {
             let before = std::mem::replace(&mut values[at], x);
             assert!(!all_finite(&values), "{x} at {at}");
             values[at] = before;

@@ -25,12 +25,8 @@ static SIMD128: Kernels = Kernels {
 
 /// Products summed in pairs of 16 bits.
 #[cfg(target_feature = "relaxed-simd")]
-static RELAXED: Kernels = table!(
-    "relaxed",
-    "simd128,relaxed-simd",
-    relaxed::Relaxed<relaxed::Sixteen>,
-    simd128::Floats
-);
+static RELAXED: Kernels =
+    table!("relaxed", "simd128,relaxed-simd", relaxed::Relaxed<relaxed::Sixteen>, simd128::Floats);
 
 /// Products summed in fours of 32 bits.
 #[cfg(target_feature = "relaxed-simd")]

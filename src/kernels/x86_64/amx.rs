@@ -256,8 +256,13 @@ impl Tiles {
     /// thread at a time.
     pub(crate) unsafe fn new(first: usize, second: usize) -> Self {
         let (first, second) = (first as u8, second as u8);
-        let mut config =
-            TileConfig { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        let mut config = TileConfig {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            bytes: [0; 16],
+            rows: [0; 16],
+        };
         config.bytes[..8].fill(TILE_BYTES as u16);
         config.rows[..8].copy_from_slice(&[first, second, first, second, first, second, 16, 16]);
         // SAFETY: the tiles are there, and the configuration is one that palette 1 allows.

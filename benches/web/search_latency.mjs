@@ -61,6 +61,7 @@ async function measure({ seconds, documents }) {
     idle.push(await search());
     wordsOnly.push(await search({ semantic: 0 }));
   }
+  const more = Array.from({ length: 50_000 }, (_, i) => note(1e6 + i));
   let held = 0;
   let watching = true;
   const channel = new MessageChannel();
@@ -73,7 +74,7 @@ async function measure({ seconds, documents }) {
   };
   channel.port2.postMessage(0);
   const abort = new AbortController();
-  const long = index.add(Array.from({ length: 50_000 }, (_, i) => note(1e6 + i)), { signal: abort.signal }).catch(() => {});
+  const long = index.add(more, { signal: abort.signal }).catch(() => {});
   const during = [];
   const until = performance.now() + seconds * 1000;
   while (performance.now() < until) {
@@ -84,7 +85,7 @@ async function measure({ seconds, documents }) {
   abort.abort();
   await long;
   const again = new AbortController();
-  const encoding = encoder.encode(Array.from({ length: 50_000 }, (_, i) => note(2e6 + i).text), { signal: again.signal }).catch(() => {});
+  const encoding = encoder.encode(more.map(({ text }) => text), { signal: again.signal }).catch(() => {});
   const control = [];
   const end = performance.now() + seconds * 1000;
   while (performance.now() < end) {

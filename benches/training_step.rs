@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use candle_core::Device;
 use munjang::config::{Activation, ModelConfig, Pooling};
-use munjang::train::losses;
-use munjang::train::model::{BertModel, ForwardOptions, Freeze, TokenBatch, random_float_model};
-use munjang::train::optim::{AdamW, AdamWConfig};
+use munjang::train::internals::{
+    AdamW, AdamWConfig, BertModel, ForwardOptions, Freeze, TokenBatch, losses, random_float_model,
+};
 
 const SENTENCES: usize = 64;
 const TOKENS: usize = 20;

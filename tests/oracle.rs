@@ -11,7 +11,7 @@ use candle_core::{DType, Device, IndexOp, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use golden_files::{sentences, small};
-use munjang::train::model::{BertModel as TrainingModel, TokenBatch};
+use munjang::train::internals::{BertModel as TrainingModel, TokenBatch};
 use munjang::{Encoder, convert, format};
 
 /// Mean of candle's token states, at length 1.

@@ -17,8 +17,6 @@ mod args;
 mod attention;
 mod lanes;
 mod loading;
-#[cfg(feature = "train")]
-pub(crate) mod matmul;
 pub mod pack;
 mod packed_matrix;
 mod rows;
@@ -32,7 +30,7 @@ mod tiles;
 #[cfg(target_arch = "wasm32")]
 mod wasm32;
 #[cfg(target_arch = "x86_64")]
-mod x86_64;
+pub(crate) mod x86_64;
 
 pub use args::{LayerNormArgs, QuantizedRows, RowsMut, SoftmaxArgs};
 pub use attention::{AttentionArgs, AttentionScratch};

@@ -1,35 +1,39 @@
-//! Training: the differentiable model, its losses and optimizer, and the four-stage recipe.
+//! Training: the recipe, the stages that it names, and the networks that they train.
+//!
+//! [`cli`] is `munjang train`; a [`recipe::Recipe`] says what is done and a [`run::Run`] does it. The rest
+//! is in the order in which it builds on one another: `data` (rows and token ids), `nn` (a differentiable
+//! BERT), `optim`, `report` (metrics, scores, the card), `run` (models before a stage, the loop of steps),
+//! `stages` (one file for each kind) and `packed` (a run to be carried elsewhere).
 
-pub mod checkpoint;
 pub mod cli;
-pub mod data;
-pub mod evaluate;
-pub mod export;
+mod data;
+mod error;
 #[cfg(test)]
 mod golden;
-#[cfg(feature = "cuda")]
-mod gpu;
-pub mod losses;
-pub mod metrics;
-pub mod model;
-pub mod ops;
-pub mod optim;
-pub mod pack;
-pub mod pairs;
-pub mod plot;
-mod probes;
-pub mod prune;
+mod nn;
+mod optim;
+mod packed;
 pub mod recipe;
-pub mod stages;
+mod report;
+pub mod run;
+mod seed;
+mod stages;
 
-/// A seed from a seed, a name and a number: FNV-1a over all, then the finalizer of SplitMix64.
-fn seed_of(seed: u64, name: &str, number: u64) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    let bytes = seed.to_le_bytes().into_iter().chain(name.bytes()).chain(number.to_le_bytes());
-    for byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
+/// What tests and benchmarks of this repository reach into; no part of the public interface.
+#[doc(hidden)]
+pub mod internals {
+    pub use super::data::{Folders, Purpose, Rows, TokenStore};
+    pub use super::nn::batch::TokenBatch;
+    pub use super::nn::bert::BertModel;
+    pub use super::nn::losses;
+    pub use super::nn::options::{ForwardOptions, Freeze};
+    pub use super::nn::random::random_float_model;
+    pub use super::optim::adamw::{AdamW, AdamWConfig};
+    pub use super::packed::{PackedRun, pack, run_packed};
+    pub use super::report::metrics::{Metric, Metrics};
+    pub use super::run::checkpoint::Checkpoint;
+    pub use super::run::float_model::read_float_model;
+    pub use super::run::tensor_file::TensorFile;
+    pub use super::stages::prune_vocabulary::prune_vocabulary;
+    pub use super::stages::shift_states::shift_states;
 }

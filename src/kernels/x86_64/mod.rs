@@ -3,7 +3,7 @@
 use super::scalar;
 use super::table::Kernels;
 
-pub(super) mod amx;
+pub(crate) mod amx;
 mod avx2;
 mod avx512;
 

@@ -1,84 +1,20 @@
 //! What a GPU runs, run on the CPU, or on a GPU where there is one and the feature `cuda`: the composed
 //! operations against the fused ones in every kind of stage, step by step and over a whole run.
 
-use super::*;
-use crate::config::ModelConfig;
-use crate::train::data::LABELLED_PAIRS;
+use candle_core::Device;
+
+use super::task;
+use super::testing::{DATA, Place, SENTENCES};
+use crate::train::data::{LABELLED_PAIRS, Purpose};
 use crate::train::golden::values;
-use crate::train::model::{composed_on_this_thread, random_float_model};
-
-const SENTENCES: [&str; 12] = [
-    "봄이 왔다",
-    "꽃이 핀다고 한다",
-    "비가 내린다",
-    "오늘은 눈이 온다",
-    "바람이 분다",
-    "해가 일찍 뜬다",
-    "아이가 웃는다",
-    "기차가 역에 들어온다",
-    "문이 닫혔다",
-    "바다는 깊고 푸르다",
-    "길을 잃었다",
-    "책을 읽고 있다",
-];
-
-/// Data, a student of 2 layers × 48 and two teachers of 3 layers, as wide as the student and wider.
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Place { folder: tempfile::tempdir().unwrap() };
-        let write = |file: &str, text: &str| {
-            std::fs::write(place.folder.path().join(file), text).unwrap();
-        };
-        let (mut sts, mut nli, mut sets) = (
-            "sentence1\tsentence2\tscore\n".to_owned(),
-            "sentence1\tsentence2\tlabel\n".to_owned(),
-            "sentence\tset_id\n".to_owned(),
-        );
-        for (at, text) in SENTENCES.iter().enumerate() {
-            let other = SENTENCES[(at + 1) % SENTENCES.len()];
-            sts += &format!("{text}\t{other}\t{:.1}\n", at as f64 % 5.0);
-            let label = ["entailment", "contradiction", "entailment"][at % 3];
-            nli += &format!("{}\t{other}\t{label}\n", SENTENCES[at / 3]);
-            sets += &format!("{text}\t{}\n", at / 3);
-        }
-        write("sts.tsv", &sts);
-        let dev = "sentence1\tsentence2\tscore\n새가 난다\t새가 높이 난다\t4\n\
-                   밥을 먹었다\t눈을 감았다\t0.5\n집에 간다\t집으로 돌아간다\t4.5\n\
-                   물이 차다\t산은 높다\t1\n";
-        write("dev.tsv", dev);
-        write("nli.tsv", &nli);
-        write("sets.tsv", &sets);
-        write("lines.txt", &(SENTENCES.join("\n") + "\n"));
-        for (name, hidden, layers, seed) in
-            [("student", 48, 2, 1), ("teacher", 48, 3, 2), ("wide", 64, 3, 3)]
-        {
-            let model = grown_model(hidden, layers, seed);
-            for (file, bytes) in crate::convert::checkpoint_files(&model).unwrap() {
-                let path = place.folder.path().join(name).join(file);
-                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-                std::fs::write(path, bytes).unwrap();
-            }
-        }
-        place
-    }
-
-    fn run(&self, recipe: &str, teacher: &str, out: &str) -> Run {
-        Run {
-            recipe: Recipe::parse(recipe, "test.toml").unwrap(),
-            data: self.folder.path().to_owned(),
-            teacher: self.folder.path().join(teacher),
-            student: Some(self.folder.path().join("student")),
-            out: self.folder.path().join(out),
-            device: Device::Cpu,
-            from: None,
-            packed: None,
-        }
-    }
-}
+use crate::train::nn::bert::{BertModel, composed_on_this_thread};
+use crate::train::nn::options::{FakeQuant, ForwardOptions};
+use crate::train::recipe::{Slot, StageKind};
+use crate::train::report::evaluation::embed_all;
+use crate::train::report::metrics::{Metric, Metrics};
+use crate::train::run::Run;
+use crate::train::run::float_model::read_float_model;
+use crate::train::run::training::{fake_quant, frozen};
 
 /// Where composed operations run.
 fn composed_device() -> Device {
@@ -87,60 +23,6 @@ fn composed_device() -> Device {
         false => Device::Cpu,
     }
 }
-
-/// Random weights, larger than those that BERT starts with: nothing is nearly linear, and sentences
-/// lie far apart.
-fn grown_model(hidden_size: usize, num_hidden_layers: usize, seed: u64) -> FloatModel {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small/bert");
-    let small = read_checkpoint(&fixtures, &ConvertOptions::default()).unwrap();
-    let config = ModelConfig { hidden_size, num_hidden_layers, ..small.config.clone() };
-    let mut model = random_float_model(&config, seed);
-    model.tokenizer_json = small.tokenizer_json;
-    let grow = |data: &mut Vec<f32>| data.iter_mut().for_each(|x| *x *= 8.0);
-    grow(&mut model.word_embeddings.data);
-    grow(&mut model.position_embeddings.data);
-    for layer in &mut model.layers {
-        let attention = [&mut layer.query, &mut layer.key, &mut layer.value];
-        let others = [&mut layer.attention_output, &mut layer.intermediate, &mut layer.output];
-        attention.into_iter().chain(others).for_each(|linear| grow(&mut linear.weight.data));
-    }
-    model
-}
-
-const DATA: &str = r#"
-    name = "agreement"
-    seed = 5
-    max_tokens = 16
-    [data.sts]
-    file = "sts.tsv"
-    kind = "sts"
-    license = "CC0"
-    [data.half_sts]
-    file = "sts.tsv"
-    kind = "sts"
-    license = "CC0"
-    weight = 0.5
-    [data.nli]
-    file = "nli.tsv"
-    kind = "nli"
-    license = "CC0"
-    [data.sets]
-    file = "sets.tsv"
-    kind = "sets"
-    license = "CC0"
-    [data.pairs]
-    file = "sts.tsv"
-    kind = "pairs"
-    license = "CC0"
-    [data.lines]
-    file = "lines.txt"
-    kind = "sentences"
-    license = "CC0"
-    [data.labelled]
-    made_by = "label"
-    kind = "sts"
-    license = "CC0"
-"#;
 
 /// Each kind of training stage, with each of its terms somewhere.
 const STEPS: &str = r#"
@@ -226,14 +108,15 @@ type Step = (f32, Vec<(String, Option<Vec<f32>>)>);
 fn step(run: &Run, index: usize, quantize: Option<FakeQuant>, composed: bool) -> Step {
     composed_on_this_thread(composed, || {
         let stage = &run.recipe.stages[index];
+        let training = stage.training().unwrap();
         // With what the other run's teacher said.
         let _ = std::fs::remove_dir_all(run.folder(stage));
         std::fs::create_dir_all(run.folder(stage)).unwrap();
-        let float = run.model_before(0, stage.model).unwrap();
+        let float = run.model_before(0, training.model).unwrap();
         let mut model = BertModel::from_float_model(&float, &run.device).unwrap();
-        model.freeze(frozen(stage)).unwrap();
-        let task = run.task(index, run.rows(stage).unwrap(), &float, &mut model).unwrap();
-        let batch: Vec<u32> = (0..stage.batch.min(task.lengths().len()) as u32).collect();
+        model.freeze(frozen(training)).unwrap();
+        let task = task(run, index, run.rows(stage).unwrap(), &float, &mut model).unwrap();
+        let batch: Vec<u32> = (0..training.batch.min(task.lengths().len()) as u32).collect();
         let options = ForwardOptions { quantize, ..ForwardOptions::training() };
         let (loss, outputs, _) = task.step(&model, &batch, &options).unwrap();
         let gradients = model.backward(&loss, outputs).unwrap();
@@ -281,14 +164,16 @@ fn every_kind_of_step_has_the_same_loss_and_gradients_by_composed_operations() {
         let other = Run { device: composed_device(), ..place.run(&recipe, teacher, teacher) };
         for (index, stage) in run.recipe.stages.iter().enumerate() {
             let what = format!("{} of {teacher}", stage.name);
-            if stage.quantized_teacher && !other.device.is_cpu() {
+            let quantized =
+                matches!(&stage.kind, StageKind::Distill(stage) if stage.own.quantized_teacher);
+            if quantized && !other.device.is_cpu() {
                 // The teacher is not rounded there.
                 continue;
             }
             let run_in = |quantize| {
                 (step(&run, index, quantize, false), step(&other, index, quantize, true))
             };
-            let quantize = fake_quant(stage);
+            let quantize = fake_quant(stage.training().unwrap());
             // Rounded weights are the same to the bit in both.
             let smooth = quantize.map(|quantize| FakeQuant { activations: false, ..quantize });
             let (fused, composed) = run_in(smooth);
@@ -406,8 +291,8 @@ fn a_whole_run_by_composed_operations_goes_as_the_fused_one() {
         }
         for (index, stage) in run.recipe.stages.iter().enumerate() {
             // This one is always computed in main memory.
-            let composed = composed && stage.kind != StageKind::ShiftStates;
-            composed_on_this_thread(composed, || run.stage(index)).unwrap();
+            let composed = composed && !matches!(stage.kind, StageKind::ShiftStates(_));
+            composed_on_this_thread(composed, || run.run_stage(index)).unwrap();
         }
         run
     };
@@ -449,7 +334,7 @@ fn a_whole_run_by_composed_operations_goes_as_the_fused_one() {
             .store(&float, Slot::Student, Purpose::Evaluation, SENTENCES.iter().copied())
             .unwrap();
         let model = BertModel::from_float_model(&float, &Device::Cpu).unwrap();
-        crate::train::evaluate::embed_all(&model, &store, None).unwrap()
+        embed_all(&model, &store, None).unwrap()
     };
     let (one, other) = (vectors(&fused), vectors(&composed));
     for (one, other) in one.chunks_exact(48).zip(other.chunks_exact(48)) {

@@ -1,15 +1,18 @@
-//! Supervised SimCSE on triples, paraphrase sets and pairs.
+//! Stage `contrast`: supervised SimCSE on triples, paraphrase sets and pairs.
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
-
-use super::{Purpose, Run, Task, all_texts, wrong_kind};
-use crate::error::{Error, ErrorKind, Result};
-use crate::train::data::{Rows, Target, TokenStore};
-use crate::train::losses;
-use crate::train::model::{BertModel, ForwardOptions, ForwardOutput, TokenBatch};
-use crate::train::recipe::Stage;
+use super::sample::all_texts;
+use super::scored::wrong_kind;
+use crate::error::{Error, Result};
+use crate::train::data::{Purpose, Rows, Target, TokenStore};
+use crate::train::nn::batch::TokenBatch;
+use crate::train::nn::bert::BertModel;
+use crate::train::nn::losses;
+use crate::train::nn::options::ForwardOptions;
+use crate::train::recipe::{Contrast, Stage, Trained};
+use crate::train::run::Run;
+use crate::train::run::training::{Loss, Task};
 use crate::weights::FloatModel;
 
 /// Supervised SimCSE.
@@ -38,85 +41,98 @@ struct Premise {
 }
 
 impl ContrastTask {
-    pub(super) fn new(run: &Run, stage: &Stage, rows: Rows, float: &FloatModel) -> Result<Self> {
-        let store = run.store(float, stage.model, Purpose::Training, all_texts(&rows))?;
-        let mut examples = Vec::new();
-        // Rows that begin with the same text, in the order in which they come.
-        let mut premises: HashMap<usize, usize> = HashMap::new();
-        let mut groups: Vec<Premise> = Vec::new();
-        let mut sets: HashMap<u64, usize> = HashMap::new();
-        let mut members: Vec<Vec<(usize, usize)>> = Vec::new();
+    pub(super) fn new(
+        run: &Run,
+        index: usize,
+        options: &Trained<Contrast>,
+        rows: Rows,
+        float: &FloatModel,
+    ) -> Result<Self> {
+        let stage = &run.recipe.stages[index];
+        let store = run.store(float, stage.model(), Purpose::Training, all_texts(&rows))?;
+        let examples = Groups::of(stage, &rows, &store)?.triples();
+        if examples.is_empty() {
+            return Err(Error::data_invalid(format!(
+                "{}: stage {:?} finds no pair of texts that belong together",
+                rows.place(0),
+                stage.name
+            )));
+        }
+        let Contrast { temperature, dimensions } = options.own.clone();
+        Ok(ContrastTask { rows, store, examples, temperature, dimensions })
+    }
+}
+
+/// Texts that belong together, each kind in the order in which they come; all by number, with the row that
+/// says so.
+#[derive(Default)]
+struct Groups {
+    premises: Vec<Premise>,
+    sets: Vec<Vec<(usize, usize)>>,
+}
+
+impl Groups {
+    fn of(stage: &Stage, rows: &Rows, store: &TokenStore) -> Result<Self> {
+        let mut groups = Groups::default();
+        // Rows that begin with the same text, and those of one set.
+        let mut premise_of: HashMap<usize, usize> = HashMap::new();
+        let mut place_of_set: HashMap<u64, usize> = HashMap::new();
         for (at, row) in rows.rows.iter().enumerate() {
             let text = |which: usize| store.index(&row.texts[which]);
             match row.target {
                 Target::Entailment | Target::Neutral | Target::Contradiction | Target::Pair => {
-                    let group = *premises.entry(text(0)).or_insert_with(|| {
-                        groups.push(Premise { text: text(0), ..Premise::default() });
-                        groups.len() - 1
+                    let place = *premise_of.entry(text(0)).or_insert_with(|| {
+                        groups.premises.push(Premise { text: text(0), ..Premise::default() });
+                        groups.premises.len() - 1
                     });
+                    let premise = &mut groups.premises[place];
                     match row.target {
-                        Target::Entailment | Target::Pair => {
-                            groups[group].positives.push((text(1), at))
-                        }
-                        Target::Contradiction => groups[group].negatives.push(text(1)),
+                        Target::Entailment | Target::Pair => premise.positives.push((text(1), at)),
+                        Target::Contradiction => premise.negatives.push(text(1)),
                         _ => {}
                     }
                 }
                 Target::Set(set) => {
-                    let place = *sets.entry(set).or_insert_with(|| {
-                        members.push(Vec::new());
-                        members.len() - 1
+                    let place = *place_of_set.entry(set).or_insert_with(|| {
+                        groups.sets.push(Vec::new());
+                        groups.sets.len() - 1
                     });
-                    members[place].push((text(0), at));
+                    groups.sets[place].push((text(0), at));
                 }
-                _ => return Err(wrong_kind(stage, &rows, at, "nli, sets or pairs")),
+                _ => return Err(wrong_kind(stage, rows, at, "nli, sets or pairs")),
             }
         }
-        let mut number = 0;
-        for Premise { text: anchor, positives, negatives } in groups {
-            for (which, &(positive, row)) in positives.iter().enumerate() {
-                if positive == anchor {
-                    continue;
-                }
-                let negative =
-                    (!negatives.is_empty()).then(|| negatives[which % negatives.len()] as u32);
-                examples.push(Triple {
+        Ok(groups)
+    }
+
+    fn triples(self) -> Vec<Triple> {
+        let mut triples = Vec::new();
+        let mut add = |anchor: usize, (positive, row): (usize, usize), negative, group: usize| {
+            if positive != anchor {
+                triples.push(Triple {
                     anchor: anchor as u32,
                     positive: positive as u32,
                     negative,
-                    group: number,
+                    group: group as u32,
                     row: row as u32,
                 });
             }
-            number += 1;
+        };
+        let first_set = self.premises.len();
+        for (group, Premise { text, positives, negatives }) in self.premises.iter().enumerate() {
+            for (which, &positive) in positives.iter().enumerate() {
+                let negative =
+                    (!negatives.is_empty()).then(|| negatives[which % negatives.len()] as u32);
+                add(*text, positive, negative, group);
+            }
         }
-        for set in members {
+        for (group, set) in self.sets.iter().enumerate() {
             for (which, &(anchor, row)) in set.iter().enumerate() {
                 let (positive, _) = set[(which + 1) % set.len()];
-                if positive != anchor {
-                    examples.push(Triple {
-                        anchor: anchor as u32,
-                        positive: positive as u32,
-                        negative: None,
-                        group: number,
-                        row: row as u32,
-                    });
-                }
+                add(anchor, (positive, row), None, first_set + group);
             }
-            number += 1;
         }
-        if examples.is_empty() {
-            return Err(Error::new(
-                ErrorKind::DataInvalid,
-                format!(
-                    "{}: stage {:?} finds no pair of texts that belong together",
-                    rows.place(0),
-                    stage.name
-                ),
-            ));
-        }
-        let (temperature, dimensions) = (stage.temperature, stage.dimensions.clone());
-        Ok(ContrastTask { rows, store, examples, temperature, dimensions })
+        triples
     }
 }
 
@@ -130,12 +146,7 @@ impl Task for ContrastTask {
         self.rows.place(self.examples[index].row as usize)
     }
 
-    fn step(
-        &self,
-        model: &BertModel,
-        batch: &[u32],
-        options: &ForwardOptions,
-    ) -> Result<(Tensor, Vec<ForwardOutput>, usize)> {
+    fn step(&self, model: &BertModel, batch: &[u32], options: &ForwardOptions) -> Result<Loss> {
         let triples: Vec<&Triple> =
             batch.iter().map(|&index| &self.examples[index as usize]).collect();
         let texts: Vec<u32> = (triples.iter().map(|triple| triple.anchor))

@@ -4,43 +4,54 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 
-use super::Run;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::format;
 use crate::model::Encoder;
-use crate::train::checkpoint::Checkpoint;
 use crate::train::data::TokenStore;
-use crate::train::evaluate;
-use crate::train::model::{BertModel, ForwardOptions, TokenBatch};
-use crate::train::ops::pooling;
-use crate::train::recipe::Stage;
+use crate::train::nn::batch::TokenBatch;
+use crate::train::nn::bert::BertModel;
+use crate::train::nn::ops::pooling;
+use crate::train::nn::options::ForwardOptions;
+use crate::train::recipe::{Precision, Stage};
+use crate::train::report::evaluation;
+use crate::train::run::Run;
+use crate::train::run::tensor_file::TensorFile;
 use crate::weights::FloatModel;
 
+/// How a stage runs its teacher.
+#[derive(Clone, Copy)]
+pub(super) struct TeacherUse {
+    /// As an exported file would, on a CPU.
+    pub(super) quantized: bool,
+    /// Of the products without that.
+    pub(super) precision: Precision,
+}
+
 /// A teacher that only answers.
-pub(in crate::train) enum Teacher {
+pub(super) enum Teacher {
     Float(BertModel),
     Quantized(Box<Encoder>),
 }
 
 /// What a teacher says to a batch.
-pub(in crate::train) struct Answer {
-    pub(in crate::train) token_states: Tensor,
+pub(super) struct Answer {
+    pub(super) token_states: Tensor,
     /// Not normalized.
-    pub(in crate::train) pooled: Tensor,
+    pub(super) pooled: Tensor,
     /// Token states after each of the layers asked for.
-    pub(in crate::train) middle: Vec<Tensor>,
+    pub(super) middle: Vec<Tensor>,
 }
 
 impl Teacher {
-    /// `float` as it is, or quantized if the stage says so.
-    pub(in crate::train) fn new(run: &Run, stage: &Stage, float: &FloatModel) -> Result<Self> {
+    /// `float`, run as the stage says.
+    pub(super) fn new(run: &Run, how: TeacherUse, float: &FloatModel) -> Result<Self> {
         // A GPU is faster without rounding than the rest of its machine is with it.
-        if stage.quantized_teacher && run.device.is_cpu() {
+        if how.quantized && run.device.is_cpu() {
             return Ok(Teacher::Quantized(Box::new(Encoder::from_bytes(format::write(float)?)?)));
         }
         let mut model = BertModel::from_float_model(float, &run.device)?;
-        model.use_precision(stage.precision);
+        model.use_precision(how.precision);
         Ok(Teacher::Float(model))
     }
 
@@ -52,9 +63,9 @@ impl Teacher {
     }
 
     /// L2-normalized sentence vectors of all of `store`.
-    pub(in crate::train) fn embed_all(&self, store: &TokenStore) -> Result<Vec<f32>> {
+    pub(super) fn embed_all(&self, store: &TokenStore) -> Result<Vec<f32>> {
         match self {
-            Teacher::Float(teacher) => evaluate::embed_all(teacher, store, None),
+            Teacher::Float(teacher) => evaluation::embed_all(teacher, store, None),
             Teacher::Quantized(teacher) => {
                 let ids: Vec<&[u32]> = (0..store.len()).map(|index| store.ids(index)).collect();
                 teacher.encode_ids(&ids)
@@ -63,7 +74,7 @@ impl Teacher {
     }
 
     /// States and vectors of `batch`, and the states after the layers `middle`.
-    pub(in crate::train) fn answer(
+    pub(super) fn answer(
         &self,
         batch: &TokenBatch,
         middle: &[usize],
@@ -110,6 +121,7 @@ impl Teacher {
 pub(super) fn teacher_vectors(
     run: &Run,
     stage: &Stage,
+    how: TeacherUse,
     float: &FloatModel,
     store: &TokenStore,
     file: &str,
@@ -117,7 +129,7 @@ pub(super) fn teacher_vectors(
     let file = run.folder(stage).join(file);
     let (count, hidden) = (store.len(), float.config.hidden_size);
     if file.exists() {
-        let kept = Checkpoint::read(&file)?;
+        let kept = TensorFile::read(&file)?;
         if let Some(vectors) = kept.tensors.get("vectors")
             && vectors.dims() == [count, hidden]
         {
@@ -125,10 +137,10 @@ pub(super) fn teacher_vectors(
         }
     }
     eprintln!("{}: the teacher reads {count} texts", stage.name);
-    let vectors = Teacher::new(run, stage, float)?.embed_all(store)?;
+    let vectors = Teacher::new(run, how, float)?.embed_all(store)?;
     let tensor = Tensor::from_slice(&vectors, (count, hidden), &Device::Cpu)?;
     let tensors = HashMap::from([("vectors".to_owned(), tensor)]);
-    Checkpoint { tensors, notes: HashMap::new() }.write(&file)?;
+    TensorFile { tensors, notes: HashMap::new() }.write(&file)?;
     Ok((vectors, hidden))
 }
 

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     DataInvalid,
     /// A computation left the finite numbers.
     NonFinite,
+    /// Training: a device, or its memory, failed in the middle of a computation.
+    ComputeFailed,
     /// A search index belongs to another model, or is damaged.
     IndexInvalid,
     /// Reading or writing a file failed.
@@ -56,6 +58,7 @@ impl ErrorKind {
             ErrorKind::InputInvalid => "input_invalid",
             ErrorKind::DataInvalid => "data_invalid",
             ErrorKind::NonFinite => "non_finite",
+            ErrorKind::ComputeFailed => "compute_failed",
             ErrorKind::IndexInvalid => "index_invalid",
             ErrorKind::Io => "io",
             ErrorKind::Interrupted => "interrupted",

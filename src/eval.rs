@@ -2,12 +2,14 @@
 
 pub mod retrieval;
 
-use std::io::Read;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::Encoder;
 use crate::search::dot;
+use crate::table::Table;
+
+pub use crate::table::read_text;
 
 /// Pearson's correlation of two samples of one length, −1 to 1. NaN if there are fewer than two
 /// values or one sample is constant.
@@ -66,84 +68,29 @@ pub struct StsPair {
 /// `sentence1`, `sentence2` and `score` (others are ignored); gzip if the name ends in `.gz`.
 ///
 /// # Errors
-/// [`ErrorKind::Io`] if it cannot be read; [`ErrorKind::DataInvalid`], naming file and line, for
+/// `io` if it cannot be read; `data_invalid`, naming file and line, for
 /// missing columns, rows of another number of fields, empty sentences, scores that are no finite
 /// number, or no rows at all.
 pub fn read_sts(path: &Path) -> Result<Vec<StsPair>> {
-    let text = read_text(path)?;
-    parse_sts(&text, &path.display().to_string())
+    parse_sts(&Table::read(path)?)
 }
 
-fn parse_sts(text: &str, file: &str) -> Result<Vec<StsPair>> {
-    let bad = |line: usize, what: String| {
-        Error::new(ErrorKind::DataInvalid, format!("{file}:{line}: {what}"))
-    };
-    let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
-    let header: Vec<&str> = match lines.next() {
-        Some((_, line)) => line.split('\t').collect(),
-        None => return Err(bad(1, "the file is empty; expected a header line".into())),
-    };
-    let column = |name: &str| {
-        header.iter().position(|&found| found == name).ok_or_else(|| {
-            bad(1, format!("no column {name:?}; found {header:?} (tab-separated, first line)"))
-        })
-    };
-    let (first, second, score) = (column("sentence1")?, column("sentence2")?, column("score")?);
-    let mut pairs = Vec::new();
-    for (index, line) in lines {
-        if line.is_empty() {
-            continue;
-        }
-        let number = index + 1;
-        let fields: Vec<&str> = line.split('\t').collect();
-        if fields.len() != header.len() {
-            return Err(bad(
-                number,
-                format!("{} fields; the header has {}", fields.len(), header.len()),
-            ));
-        }
+fn parse_sts(table: &Table) -> Result<Vec<StsPair>> {
+    let first = table.column("sentence1")?;
+    let (second, score) = (table.column("sentence2")?, table.column("score")?);
+    let pair = |(line, fields): &(usize, Vec<String>)| {
+        let bad = |what: String| Error::in_line(&table.file, *line, what);
         if fields[first].trim().is_empty() || fields[second].trim().is_empty() {
-            return Err(bad(number, "a sentence is empty".into()));
+            return Err(bad("a sentence is empty".into()));
         }
-        let score: f64 = match fields[score].trim().parse() {
-            Ok(score) if f64::is_finite(score) => score,
-            _ => {
-                let found = fields[score];
-                return Err(bad(number, format!("score is {found:?}; expected a finite number")));
-            }
-        };
-        pairs.push(StsPair {
-            sentence1: fields[first].to_owned(),
-            sentence2: fields[second].to_owned(),
-            score,
-        });
-    }
-    if pairs.is_empty() {
-        return Err(bad(2, "no rows after the header".into()));
-    }
-    Ok(pairs)
-}
-
-/// A whole text file, decompressed if its name ends in `.gz`.
-///
-/// # Errors
-/// [`ErrorKind::Io`] if it cannot be read or unpacked; [`ErrorKind::DataInvalid`], naming file and
-/// line, where it is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let cannot_read = |source| Error::io(format!("cannot read {}", path.display()), source);
-    let mut bytes = std::fs::read(path).map_err(cannot_read)?;
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        let mut unpacked = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut unpacked)
-            .map_err(cannot_read)?;
-        bytes = unpacked;
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Error::new(ErrorKind::DataInvalid, format!("{}:{line}: not UTF-8", path.display()))
-    })
+        let number = fields[score].trim().parse::<f64>().ok().filter(|score| score.is_finite());
+        let number = number.ok_or_else(|| {
+            bad(format!("score is {:?}; expected a finite number", fields[score]))
+        })?;
+        let (sentence1, sentence2) = (fields[first].clone(), fields[second].clone());
+        Ok(StsPair { sentence1, sentence2, score: number })
+    };
+    table.rows.iter().map(pair).collect()
 }
 
 /// How well the cosine of an encoder's embeddings follows the scores of an STS file.
@@ -213,7 +160,7 @@ mod tests {
     #[test]
     fn columns_are_found_by_name() {
         let text = "\u{feff}genre\tscore\tsentence2\tsentence1\r\nnews\t 4.5\t나 다\t가\r\n\r\n";
-        let pairs = parse_sts(text, "x.tsv").unwrap();
+        let pairs = parse_sts(&Table::parse(text, "x.tsv", false).unwrap()).unwrap();
         assert_eq!(
             pairs,
             [StsPair { sentence1: "가".into(), sentence2: "나 다".into(), score: 4.5 }]
@@ -223,14 +170,15 @@ mod tests {
     #[test]
     fn bad_rows_are_named_by_line() {
         let message = |text: &str| {
-            let error = parse_sts(text, "x.tsv").unwrap_err();
+            let read = Table::parse(text, "x.tsv", false).and_then(|table| parse_sts(&table));
+            let error = read.unwrap_err();
             assert_eq!(error.code(), "data_invalid");
             error.to_string()
         };
-        assert!(message("").starts_with("x.tsv:1: the file is empty"));
+        assert!(message("").starts_with("x.tsv:1: expected a header"));
         assert!(message("a\tb\n").contains("\"sentence1\""));
         let header = "sentence1\tsentence2\tscore\n";
-        assert!(message(header).starts_with("x.tsv:2: no rows"));
+        assert!(message(header).starts_with("x.tsv:1: the file has no rows"));
         assert!(message(&format!("{header}가\t나\t1\n가\t나\n")).starts_with("x.tsv:3: 2 fields"));
         assert!(message(&format!("{header}가\t나\tmany\n")).contains("\"many\""));
         assert!(message(&format!("{header}가\t나\tNaN\n")).contains("finite"));

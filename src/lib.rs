@@ -48,11 +48,15 @@ pub mod eval;
 #[doc(hidden)]
 pub mod files;
 pub mod format;
+#[cfg(any(feature = "cli", target_arch = "wasm32"))]
+mod hash;
 pub mod index;
 mod kernels;
 pub mod model;
 mod quant;
 pub mod search;
+#[cfg(feature = "cli")]
+mod table;
 pub mod tokenizer;
 #[cfg(feature = "train")]
 pub mod train;

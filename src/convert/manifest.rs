@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::read_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::sha256_hex;
 use crate::model::ModelInfo;
 
 /// What a loader needs to know before it fetches a model file.
@@ -81,8 +81,4 @@ impl Manifest {
         }
         Ok((file, bytes))
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,13 +1,13 @@
 //! The model file on its way in: chunks are copied once, to where the encoder will read them.
 
 use js_sys::Uint8Array;
-use sha2::{Digest, Sha256};
 use wasm_bindgen::prelude::*;
 
 use super::encoder::Encoder;
 use super::error::{coded, to_js};
 use crate::bytes::AlignedBytes;
 use crate::error::{Error, ErrorKind};
+use crate::hash::sha256_hex;
 
 /// Memory for one model file, reserved in full before its first byte arrives.
 ///
@@ -119,14 +119,4 @@ impl ModelBuffer {
             error
         })
     }
-}
-
-/// Lower-case hex of the SHA-256 of `bytes`.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    Sha256::digest(bytes)
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
 }

@@ -23,5 +23,5 @@ pub fn start() {
 /// The SHA-256 of `bytes` in lower-case hex, for pages without `crypto.subtle` (plain http).
 #[wasm_bindgen]
 pub fn sha256(bytes: &[u8]) -> String {
-    loader::sha256_hex(bytes)
+    crate::hash::sha256_hex(bytes)
 }

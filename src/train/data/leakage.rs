@@ -5,8 +5,8 @@ use std::path::Path;
 
 use unicode_normalization_alignments::UnicodeNormalization;
 
-use super::table::Table;
 use crate::error::Result;
+use crate::table::Table;
 use crate::train::recipe::{EvalKind, Recipe};
 use crate::train::seed::seed_of;
 

@@ -1,4 +1,4 @@
-//! Training data: tables read with their line numbers, filtered as the recipe says, checked against
+//! Training data: tables, filtered as the recipe says, checked against
 //! the evaluation sets, tokenized once.
 
 mod batches;
@@ -6,11 +6,9 @@ mod folders;
 mod leakage;
 mod rows;
 mod store;
-mod table;
 
 pub use batches::batches;
 pub use folders::{Folders, LABELLED_PAIRS, inside};
 pub use leakage::EvalSentences;
 pub use rows::{Row, Rows, Target};
 pub use store::{Purpose, TokenStore};
-pub use table::Table;

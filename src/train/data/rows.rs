@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::folders::Folders;
 use super::leakage::EvalSentences;
-use super::table::Table;
 use crate::error::{Error, Result};
+use crate::table::Table;
 use crate::train::recipe::{DataKind, DataSource, Recipe};
 use crate::train::seed::seed_of;
 

@@ -248,3 +248,6 @@ impl BertModel {
         Ok(gradients)
     }
 }
+
+#[cfg(test)]
+mod tests;

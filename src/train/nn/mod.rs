@@ -22,4 +22,6 @@ pub mod random;
 pub(in crate::train) mod rounding;
 mod tape;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,3 +1,6 @@
+//! The whole model: its losses and gradients against PyTorch's, against differences, and fused against
+//! composed.
+
 use candle_core::{Device, Tensor};
 
 use super::batch::TokenBatch;
@@ -5,9 +8,9 @@ use super::bert::BertModel;
 use super::gradients::Gradients;
 use super::options::{Dropout, FakeQuant, ForwardOptions, Freeze};
 use super::output::ForwardOutput;
-use super::pair_head::PairHead;
 use super::parameters::Parameter;
 use super::random::random_float_model;
+use super::testing::{small_batch, small_config, small_model};
 use super::{losses, matmul, ops};
 use crate::config::{Activation, ModelConfig, Pooling};
 use crate::error::Result;
@@ -50,48 +53,6 @@ fn golden_model(golden: &Golden, case: &str) -> (BertModel, TokenBatch) {
         })
         .collect();
     (model, TokenBatch::new(&sentences).expect("no sentence is empty"))
-}
-
-fn small_config() -> ModelConfig {
-    ModelConfig {
-        model_type: "bert".into(),
-        vocab_size: 37,
-        hidden_size: 24,
-        num_hidden_layers: 2,
-        num_attention_heads: 3,
-        intermediate_size: 44,
-        max_position_embeddings: 12,
-        layer_norm_eps: 1e-5,
-        hidden_act: Activation::Gelu,
-        pooling: Pooling::Mean,
-        prefix: String::new(),
-    }
-}
-
-fn small_model(seed: u64) -> BertModel {
-    let mut weights = random_float_model(&small_config(), seed);
-    // Larger than BERT's start: nothing is nearly linear then.
-    let grow = |data: &mut Vec<f32>| data.iter_mut().for_each(|x| *x *= 12.0);
-    grow(&mut weights.word_embeddings.data);
-    grow(&mut weights.position_embeddings.data);
-    for layer in &mut weights.layers {
-        for linear in [
-            &mut layer.query,
-            &mut layer.key,
-            &mut layer.value,
-            &mut layer.attention_output,
-            &mut layer.intermediate,
-            &mut layer.output,
-        ] {
-            grow(&mut linear.weight.data);
-        }
-    }
-    BertModel::from_float_model(&weights, &Device::Cpu).expect("a valid model")
-}
-
-fn small_batch() -> TokenBatch {
-    let sentences = [vec![3, 9, 9, 30], vec![7], vec![1, 2, 3, 4, 5, 6, 7, 8, 36], vec![0, 9]];
-    TokenBatch::new(&sentences).expect("no sentence is empty")
 }
 
 /// The loss of the fixture: every output takes part.
@@ -351,82 +312,6 @@ fn repeats_bit_for_bit_on_any_number_of_threads() {
     let once = run(2);
     assert_eq!(once, run(2));
     assert_eq!(once, run(3));
-}
-
-#[test]
-fn a_sentence_encodes_alike_alone_and_in_a_batch() {
-    let model = small_model(9);
-    let all = model.encode(&small_batch(), None).expect("runs");
-    let offsets = small_batch().offsets().to_vec();
-    for (pair, together) in offsets.windows(2).zip(all.chunks(24)) {
-        let alone = TokenBatch::new(&[&small_batch().ids()[pair[0]..pair[1]]]).expect("not empty");
-        assert_close("alone", &model.encode(&alone, None).expect("runs"), together, 1e-5, 0.0);
-    }
-}
-
-#[test]
-fn weights_survive_the_round_trip() {
-    let weights = random_float_model(&small_config(), 10);
-    let model = BertModel::from_float_model(&weights, &Device::Cpu).expect("a valid model");
-    assert_eq!(model.to_float_model().expect("finite"), weights);
-    let other = small_model(11);
-    other
-        .parameters()
-        .load(&model.parameters().to_tensors().expect("copies"))
-        .expect("same shapes");
-    assert_eq!(other.to_float_model().expect("finite"), weights);
-}
-
-#[test]
-fn bad_input_is_refused() {
-    let mut model = small_model(12);
-    let code = |batch: &[Vec<u32>]| {
-        let batch = TokenBatch::new(batch)?;
-        model.forward(&batch, &ForwardOptions::default()).map(|_| ())
-    };
-    for batch in [vec![], vec![vec![]], vec![vec![37]], vec![vec![1; 13]]] {
-        assert_eq!(code(&batch).expect_err("bad").code(), "input_invalid", "{batch:?}");
-    }
-    let options = ForwardOptions { layer_states: vec![2], ..ForwardOptions::default() };
-    let error = model.forward(&small_batch(), &options).err().expect("no such layer");
-    assert_eq!(error.code(), "input_invalid");
-    let plain = model.forward(&small_batch(), &ForwardOptions::default()).expect("runs");
-    let loss = plain.pooled.sum_all().expect("a tensor");
-    assert_eq!(model.backward(&loss, vec![plain]).err().expect("bad").code(), "input_invalid");
-    let freeze = Freeze { lowest_layers: 3, ..Freeze::default() };
-    assert_eq!(model.freeze(freeze).expect_err("bad").code(), "input_invalid");
-
-    let mut weights = random_float_model(&small_config(), 1);
-    weights.layers[1].key.bias.pop();
-    let error = BertModel::from_float_model(&weights, &Device::Cpu).err().expect("bad");
-    assert!(error.to_string().contains("layers.1.key.bias"), "{error}");
-    assert_eq!(error.code(), "weights_mismatch");
-}
-
-#[test]
-fn a_weight_that_is_not_finite_stops_the_step() {
-    let mut weights = random_float_model(&small_config(), 1);
-    weights.layers[0].query.weight.data[3] = f32::NAN;
-    let model = BertModel::from_float_model(&weights, &Device::Cpu).expect("shapes fit");
-    let output = model.forward(&small_batch(), &ForwardOptions::training()).expect("runs");
-    let loss = output.pooled.sum_all().expect("a tensor");
-    assert_eq!(model.backward(&loss, vec![output]).err().expect("NaN").code(), "non_finite");
-    assert_eq!(model.to_float_model().expect_err("NaN").code(), "non_finite");
-}
-
-#[test]
-fn a_head_is_trained_with_the_model() {
-    let mut model = small_model(13);
-    let head = PairHead::attach(&mut model, 1, 1).expect("no head yet");
-    assert_eq!(PairHead::attach(&mut model, 1, 1).err().expect("two").code(), "input_invalid");
-    let output = model.forward(&small_batch(), &ForwardOptions::training()).expect("runs");
-    let logits = head.forward(&output.pooled).expect("widths fit");
-    let loss = losses::binary_cross_entropy(&logits, &[0.0, 1.0, 0.3, 0.5]).expect("four");
-    let gradients = model.backward(&loss, vec![output]).expect("differentiable");
-    for parameter in model.parameters().iter() {
-        let gradient = gradients.dense(model.parameters(), &parameter.name).expect("known");
-        assert!(gradient.is_some(), "no gradient for {}", parameter.name);
-    }
 }
 
 /// A smooth function that is a sum of squares: none of it cancels out.

@@ -8,7 +8,7 @@
 //! where a sentence vector would turn by a cosine below `LEAST_COSINE`.
 
 mod codec;
-mod contents;
+pub(super) mod contents;
 mod damaged;
 mod run;
 mod texts;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{is_default, is_one, one};
+use super::defaults::{is_default, is_one, one};
 
 /// What the rows of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]

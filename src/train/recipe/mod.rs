@@ -5,9 +5,11 @@
 
 mod check;
 mod data;
+mod defaults;
 mod error;
 mod parse;
 mod settings;
+mod slot;
 mod stage;
 mod summary;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{DataKind, DataSource, EvalKind, EvalSet};
 pub use error::RecipeError;
+pub use slot::Slot;
 pub use stage::{
     Center, Contrast, CrossEncoder, Distill, Export, LabelPairs, PickLayers, PruneVocabulary,
     ShiftStates, Stage, StageKind, Sts, StsLoss, Trained, Widen,
@@ -89,30 +92,6 @@ pub enum Pooling {
     Cls,
 }
 
-/// Which of the two models a stage works on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Slot {
-    /// The large one.
-    Teacher,
-    /// The one that is exported.
-    #[default]
-    Student,
-}
-
-impl Slot {
-    /// Both.
-    pub const ALL: [Slot; 2] = [Slot::Teacher, Slot::Student];
-
-    /// As the recipe spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Slot::Teacher => "teacher",
-            Slot::Student => "student",
-        }
-    }
-}
-
 impl Recipe {
     /// Where a stage stands, as `file:line: stage "name"`.
     pub fn place(&self, stage: &Stage) -> String {
@@ -155,18 +134,4 @@ impl Recipe {
             Slot::Student => &self.student,
         }
     }
-}
-
-// Options at their default are left out of a stage's settings, so that a run goes on under a later
-// version that has more of them.
-fn one() -> f64 {
-    1.0
-}
-
-fn is_one(value: &f64) -> bool {
-    *value == 1.0
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Precision, Slot, Training, is_default, one};
+use super::defaults::{is_default, one};
+use super::slot::Slot;
+use super::training::{Precision, Training};
 
 /// One stage.
 #[derive(Clone, Debug, Serialize)]

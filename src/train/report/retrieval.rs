@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::train::data::Table;
+use crate::table::Table;
 use crate::train::recipe::EvalSet;
 
 /// Queries and documents of a retrieval set.

@@ -1,11 +1,11 @@
 //! Whether models and recipe fit each other, before hours are spent on it.
 
-use super::Run;
+use super::place::Run;
 use crate::bytes::AlignedBytes;
 use crate::convert::{Manifest, Shape};
 use crate::error::{Error, Result};
 use crate::format::ModelFile;
-use crate::train::packed::PackedRun;
+use crate::train::packed::contents::PackedRun;
 use crate::train::recipe::{Slot, Stage, StageKind};
 
 /// Layers of teacher and student, where they are known.

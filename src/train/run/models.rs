@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::Run;
 use super::float_model::read_float_model;
+use super::place::Run;
 use crate::bytes::AlignedBytes;
 use crate::config;
 use crate::convert::{ConvertOptions, Manifest, read_checkpoint};
 use crate::error::{Error, Result};
 use crate::format::ModelFile;
-use crate::train::packed::PackedRun;
+use crate::train::packed::contents::PackedRun;
 use crate::train::recipe::{Pooling, Slot, Stage};
 use crate::weights::FloatModel;
 

@@ -1,6 +1,6 @@
 //! The rows that stages train on and are measured by.
 
-use super::Run;
+use super::place::Run;
 use crate::error::Result;
 use crate::train::data::{EvalSentences, Rows};
 use crate::train::recipe::{EvalSet, Stage};

@@ -1,6 +1,6 @@
 //! Texts as token ids, for each use.
 
-use super::Run;
+use super::place::Run;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 use crate::train::data::TokenStore;

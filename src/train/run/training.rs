@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
 
-use super::Run;
 use super::checkpoint::Checkpoint;
 use super::clock::Clock;
 use super::float_model::write_float_model;
+use super::place::Run;
 use super::progress::{Progress, Taken, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::train::data::{Purpose, Rows, batches};

@@ -11,29 +11,8 @@ use crate::train::recipe::{Recipe, StageKind};
 use crate::train::run::Run;
 use crate::train::run::training::fake_quant;
 
-/// One step of every kind of training stage: each trainable weight gets a gradient, also those
-/// that the stage adds to the model.
-#[test]
-fn every_trainable_weight_of_every_task_gets_a_gradient() {
-    let place = tempfile::tempdir().unwrap();
-    let write = |file: &str, text: &str| std::fs::write(place.path().join(file), text).unwrap();
-    let words = ["봄이 왔다", "꽃이 핀다", "비가 내린다", "눈이 온다", "바람이 분다", "해가 뜬다"];
-    let (mut sts, mut nli, mut lines) = (
-        "sentence1\tsentence2\tscore\n".to_owned(),
-        "sentence1\tsentence2\tlabel\n".to_owned(),
-        String::new(),
-    );
-    for (at, word) in words.iter().enumerate() {
-        let next = words[(at + 1) % words.len()];
-        sts += &format!("{word}\t{next}\t{at}\n").replace("\t5\n", "\t4.5\n");
-        let label = ["entailment", "contradiction"][at % 2];
-        nli += &format!("{}\t{next}\t{label}\n", words[at / 2]);
-        lines += &format!("{word}\n");
-    }
-    write("sts.tsv", &sts);
-    write("nli.tsv", &nli);
-    write("lines.txt", &lines);
-    let text = r#"
+/// Each kind of training stage, each term of it somewhere.
+const EVERY_TASK: &str = r#"
         name = "x"
         seed = 1
         max_tokens = 16
@@ -119,9 +98,37 @@ fn every_trainable_weight_of_every_task_gets_a_gradient() {
         steps = 1
         batch = 6
     "#;
+
+fn written_data() -> tempfile::TempDir {
+    let place = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| std::fs::write(place.path().join(file), text).unwrap();
+    let words = ["봄이 왔다", "꽃이 핀다", "비가 내린다", "눈이 온다", "바람이 분다", "해가 뜬다"];
+    let (mut sts, mut nli, mut lines) = (
+        "sentence1\tsentence2\tscore\n".to_owned(),
+        "sentence1\tsentence2\tlabel\n".to_owned(),
+        String::new(),
+    );
+    for (at, word) in words.iter().enumerate() {
+        let next = words[(at + 1) % words.len()];
+        sts += &format!("{word}\t{next}\t{at}\n").replace("\t5\n", "\t4.5\n");
+        let label = ["entailment", "contradiction"][at % 2];
+        nli += &format!("{}\t{next}\t{label}\n", words[at / 2]);
+        lines += &format!("{word}\n");
+    }
+    write("sts.tsv", &sts);
+    write("nli.tsv", &nli);
+    write("lines.txt", &lines);
+    place
+}
+
+/// One step of every kind of training stage: each trainable weight gets a gradient, also those
+/// that the stage adds to the model.
+#[test]
+fn every_trainable_weight_of_every_task_gets_a_gradient() {
+    let place = written_data();
     // Teacher and student of one tokenizer, of different widths in the last case.
     for (teacher, student) in [("bert", "bert"), ("distilbert", "bert")] {
-        let recipe = Recipe::parse(text, "test.toml").unwrap();
+        let recipe = Recipe::parse(EVERY_TASK, "test.toml").unwrap();
         let (data, out) = (place.path().to_owned(), place.path().join(teacher));
         let run = Run::new(recipe, data, small(teacher), out);
         let run = Run { student: Some(small(student)), ..run };

@@ -47,43 +47,20 @@ pub(in crate::train::nn) fn forward(
     options: &ForwardOptions,
     observe: &mut Observer<'_>,
 ) -> Result<ForwardOutput> {
-    let (config, pool) = (&model.config, &model.pool);
+    let config = &model.config;
     let weights = Weights::new(model)?;
     let dropout = Dropouts::new(options);
     let quantize = options.quantize;
     let hidden = config.hidden_size;
-    let tokens = batch.num_tokens();
     let first_layer = if options.train { model.first_trainable_layer() } else { usize::MAX };
 
-    let mut normalized = pool.take(tokens * hidden);
-    embedding::forward(
-        batch.ids(),
-        batch.offsets(),
-        hidden,
-        &weights.values[WORDS],
-        &weights.values[POSITIONS],
-        quantize.is_some_and(|quantize| quantize.embeddings),
-        &mut normalized,
-    );
-    let mut inverse = pool.take(tokens);
-    let mut states = pool.take(tokens * hidden);
-    let (gain, bias) = weights.pair(EMBEDDING_NORM);
-    layer_norm::forward(
-        &mut normalized,
-        None,
-        None,
-        gain,
-        bias,
-        config.layer_norm_eps,
-        &mut states,
-        &mut inverse,
-    );
+    let (mut states, norm) = embed(model, &weights, batch, quantize);
     observe(0, &states);
     if let Some(mask) = dropout.embeddings() {
         mask.apply(&mut states);
     }
     let embeddings =
-        (options.train && model.embeddings_trainable()).then_some(NormTape { normalized, inverse });
+        (options.train && model.embeddings_trainable()).then_some(norm);
 
     let mut states = Arc::new(states);
     let mut layers = Vec::new();
@@ -143,7 +120,80 @@ pub(in crate::train::nn) fn forward(
     })
 }
 
-#[allow(clippy::too_many_arguments)] // a layer has that many sides
+/// The normalized sum of word and position embeddings.
+fn embed(
+    model: &Network,
+    weights: &Weights<'_>,
+    batch: &TokenBatch,
+    quantize: Option<FakeQuant>,
+) -> (Buffer, NormTape) {
+    let (config, pool) = (&model.config, &model.pool);
+    let (hidden, tokens) = (config.hidden_size, batch.num_tokens());
+    let mut normalized = pool.take(tokens * hidden);
+    embedding::forward(
+        batch.ids(),
+        batch.offsets(),
+        hidden,
+        &weights.values[WORDS],
+        &weights.values[POSITIONS],
+        quantize.is_some_and(|quantize| quantize.embeddings),
+        &mut normalized,
+    );
+    let mut inverse = pool.take(tokens);
+    let mut states = pool.take(tokens * hidden);
+    let (gain, bias) = weights.pair(EMBEDDING_NORM);
+    layer_norm::forward(
+        &mut normalized,
+        None,
+        None,
+        gain,
+        bias,
+        config.layer_norm_eps,
+        &mut states,
+        &mut inverse,
+    );
+    (states, NormTape { normalized, inverse })
+}
+
+/// `LayerNorm(dropout(x · wᵀ + b) + residual)`, the end of both halves of a layer.
+struct Sum<'a> {
+    residual: &'a [f32],
+    dropout: Option<Mask>,
+    /// The linear layer and the normalization.
+    which: [usize; 2],
+}
+
+impl Sum<'_> {
+    fn forward(
+        &self,
+        model: &Network,
+        weights: &LayerWeights<'_>,
+        size: LinearSize,
+        x: &[f32],
+    ) -> (Buffer, NormTape) {
+        let [linear, norm] = self.which;
+        let mut normalized = model.pool.take(size.rows * size.outputs);
+        let (weight, bias) = weights.linear(linear);
+        linear::forward(size, x, weight, &mut normalized, size.outputs);
+        linear::add_bias(&mut normalized, bias);
+        let mut output = model.pool.take(size.rows * size.outputs);
+        let mut inverse = model.pool.take(size.rows);
+        let (gain, bias) = weights.norm(norm);
+        layer_norm::forward(
+            &mut normalized,
+            Some(self.residual),
+            self.dropout,
+            gain,
+            bias,
+            model.config.layer_norm_eps,
+            &mut output,
+            &mut inverse,
+        );
+        (output, NormTape { normalized, inverse })
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "a layer has that many sides")]
 fn layer_forward(
     model: &Network,
     weights: &LayerWeights<'_>,
@@ -156,7 +206,7 @@ fn layer_forward(
 ) -> (Arc<Buffer>, Option<LayerTape>) {
     let (config, pool) = (&model.config, &model.pool);
     let (hidden, inner, rows) = (config.hidden_size, config.intermediate_size, batch.num_tokens());
-    let (eps, precision) = (config.layer_norm_eps, model.precision);
+    let precision = model.precision;
     let square = LinearSize { rows, inputs: hidden, outputs: hidden, precision };
 
     let input = linear_input(pool, &states, hidden, quantize);
@@ -181,26 +231,10 @@ fn layer_forward(
         fake_quant::activations(&mut context, hidden);
     }
 
-    let mut normalized = pool.take(rows * hidden);
-    let (weight, bias) = weights.linear(ATTENTION_OUTPUT);
-    linear::forward(square, &context, weight, &mut normalized, hidden);
-    linear::add_bias(&mut normalized, bias);
-    let mut middle = pool.take(rows * hidden);
-    let mut inverse = pool.take(rows);
-    let (gain, bias) = weights.norm(ATTENTION_NORM);
-    layer_norm::forward(
-        &mut normalized,
-        Some(&states),
-        mask_context,
-        gain,
-        bias,
-        eps,
-        &mut middle,
-        &mut inverse,
-    );
+    let sum = Sum { residual: &states, dropout: mask_context, which: [ATTENTION_OUTPUT, ATTENTION_NORM] };
+    let (middle, attention_norm) = sum.forward(model, weights, square, &context);
     drop(states);
     observe(&middle);
-    let attention_norm = NormTape { normalized, inverse };
     let middle = Arc::new(middle);
 
     let middle_input = linear_input(pool, &middle, hidden, quantize);
@@ -214,24 +248,9 @@ fn layer_forward(
         fake_quant::activations(&mut activated, inner);
     }
 
-    let mut normalized = pool.take(rows * hidden);
-    let (weight, bias) = weights.linear(OUTPUT);
     let down = LinearSize { rows, inputs: inner, outputs: hidden, precision };
-    linear::forward(down, &activated, weight, &mut normalized, hidden);
-    linear::add_bias(&mut normalized, bias);
-    let mut output = pool.take(rows * hidden);
-    let mut inverse = pool.take(rows);
-    let (gain, bias) = weights.norm(OUTPUT_NORM);
-    layer_norm::forward(
-        &mut normalized,
-        Some(&middle),
-        mask_output,
-        gain,
-        bias,
-        eps,
-        &mut output,
-        &mut inverse,
-    );
+    let sum = Sum { residual: &middle, dropout: mask_output, which: [OUTPUT, OUTPUT_NORM] };
+    let (output, output_norm) = sum.forward(model, weights, down, &activated);
     let tape = slope.map(|slope| LayerTape {
         input,
         qkv,
@@ -241,7 +260,7 @@ fn layer_forward(
         middle: middle_input,
         activated,
         slope,
-        output_norm: NormTape { normalized, inverse },
+        output_norm,
         weights: None,
     });
     (Arc::new(output), tape)

@@ -45,6 +45,7 @@ enum Number {
 }
 
 /// A kernel without a gradient: reads its inputs (contiguous, f32) and writes every value of a new tensor.
+#[derive(Clone)]
 struct Call {
     kernel: &'static str,
     /// What stands after inputs and output.
@@ -118,83 +119,69 @@ fn rows_and_cols(shape: &Shape) -> (usize, usize) {
     (shape.elem_count() / cols.max(1), cols)
 }
 
-macro_rules! on_a_gpu_only {
-    ($($argument:ident),*) => {
-        fn cpu_fwd(&self, $($argument: &CpuStorage, _: &Layout),*) -> Result<(CpuStorage, Shape)> {
-            $(let _ = $argument;)*
-            bail!("this operation is for GPUs")
+/// What all operations of ours have in common as candle's: a name, no way on the CPU, and on a GPU the call
+/// that `call` gives for the inputs' shapes.
+macro_rules! on_a_gpu {
+    ($($input:ident $layout:ident),*) => {
+        fn name(&self) -> &'static str {
+            self.kernel()
+        }
+
+        fn cpu_fwd(
+            &self,
+            $($input: &CpuStorage, $layout: &Layout),*
+        ) -> Result<(CpuStorage, Shape)> {
+            $(let _ = ($input, $layout);)*
+            bail!("{} is for GPUs", self.kernel())
+        }
+
+        fn cuda_fwd(
+            &self,
+            $($input: &CudaStorage, $layout: &Layout),*
+        ) -> Result<(CudaStorage, Shape)> {
+            self.call(&[$($layout.shape()),*]).run(&[$(($input, $layout)),*])
         }
     };
 }
 
-impl CustomOp1 for Call {
-    fn name(&self) -> &'static str {
+impl Call {
+    fn kernel(&self) -> &'static str {
         self.kernel
     }
-    on_a_gpu_only!(a);
-    fn cuda_fwd(&self, a: &CudaStorage, l: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, l)])
+
+    fn call(&self, _: &[&Shape]) -> &Self {
+        self
     }
+}
+
+impl CustomOp1 for Call {
+    on_a_gpu!(a a_layout);
 }
 
 impl CustomOp2 for Call {
-    fn name(&self) -> &'static str {
-        self.kernel
-    }
-    on_a_gpu_only!(a, b);
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, a_layout), (b, b_layout)])
-    }
+    on_a_gpu!(a a_layout, b b_layout);
 }
 
 impl CustomOp3 for Call {
-    fn name(&self) -> &'static str {
-        self.kernel
-    }
-    on_a_gpu_only!(a, b, c);
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-        c: &CudaStorage,
-        c_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.run(&[(a, a_layout), (b, b_layout), (c, c_layout)])
-    }
+    on_a_gpu!(a a_layout, b b_layout, c c_layout);
 }
 
 struct LayerNorm {
     eps: f32,
 }
 
-impl CustomOp3 for LayerNorm {
-    fn name(&self) -> &'static str {
+impl LayerNorm {
+    fn kernel(&self) -> &'static str {
         "layer_norm"
     }
-    on_a_gpu_only!(a, b, c);
-    fn cuda_fwd(
-        &self,
-        a: &CudaStorage,
-        a_layout: &Layout,
-        b: &CudaStorage,
-        b_layout: &Layout,
-        c: &CudaStorage,
-        c_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        Call::by_rows("layer_norm", a_layout.shape(), &[Number::F(self.eps)]).run(&[
-            (a, a_layout),
-            (b, b_layout),
-            (c, c_layout),
-        ])
+
+    fn call(&self, shapes: &[&Shape]) -> Call {
+        Call::by_rows("layer_norm", shapes[0], &[Number::F(self.eps)])
     }
+}
+
+impl CustomOp3 for LayerNorm {
+    on_a_gpu!(x x_layout, weight weight_layout, bias bias_layout);
 
     fn bwd(
         &self,
@@ -236,23 +223,19 @@ struct AddBias {
     gelu: bool,
 }
 
+impl AddBias {
+    fn kernel(&self) -> &'static str {
+        if self.gelu { "add_bias_gelu" } else { "add_bias" }
+    }
+
+    fn call(&self, shapes: &[&Shape]) -> Call {
+        let cols = Number::U(shapes[1].elem_count() as u32);
+        Call::by_values(self.kernel(), shapes[0], &[cols])
+    }
+}
+
 impl CustomOp2 for AddBias {
-    fn name(&self) -> &'static str {
-        "add_bias"
-    }
-    on_a_gpu_only!(a, b);
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        bias: &CudaStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let kernel = if self.gelu { "add_bias_gelu" } else { "add_bias" };
-        let (shape, cols) = (x_layout.shape(), bias_layout.shape().elem_count() as u32);
-        Call::by_values(kernel, shape, &[Number::U(cols)])
-            .run(&[(x, x_layout), (bias, bias_layout)])
-    }
+    on_a_gpu!(x x_layout, bias bias_layout);
 
     fn bwd(
         &self,
@@ -281,24 +264,21 @@ struct Softmax {
     scale: f32,
 }
 
-impl CustomOp2 for Softmax {
-    fn name(&self) -> &'static str {
+impl Softmax {
+    fn kernel(&self) -> &'static str {
         "softmax"
     }
-    on_a_gpu_only!(a, b);
-    fn cuda_fwd(
-        &self,
-        x: &CudaStorage,
-        x_layout: &Layout,
-        hide: &CudaStorage,
-        hide_layout: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        let (rows, cols) = rows_and_cols(x_layout.shape());
-        let rows_each = rows / (hide_layout.shape().elem_count() / cols);
+
+    fn call(&self, shapes: &[&Shape]) -> Call {
+        let (rows, cols) = rows_and_cols(shapes[0]);
+        let rows_each = rows / (shapes[1].elem_count() / cols);
         let numbers = [Number::U(rows_each as u32), Number::F(self.scale)];
-        Call::by_rows("softmax", x_layout.shape(), &numbers)
-            .run(&[(x, x_layout), (hide, hide_layout)])
+        Call::by_rows("softmax", shapes[0], &numbers)
     }
+}
+
+impl CustomOp2 for Softmax {
+    on_a_gpu!(x x_layout, hide hide_layout);
 
     fn bwd(
         &self,
@@ -321,16 +301,20 @@ pub(in crate::train) fn softmax(x: &Tensor, hide: &Tensor, scale: f32) -> Result
 #[derive(Clone)]
 struct Dropout(Mask);
 
-impl CustomOp1 for Dropout {
-    fn name(&self) -> &'static str {
+impl Dropout {
+    fn kernel(&self) -> &'static str {
         "dropout"
     }
-    on_a_gpu_only!(a);
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+
+    fn call(&self, shapes: &[&Shape]) -> Call {
         let (key, threshold, scale) = self.0.numbers();
         let numbers = [Number::U(key), Number::U(threshold), Number::F(scale)];
-        Call::by_values("dropout", layout.shape(), &numbers).run(&[(x, layout)])
+        Call::by_values("dropout", shapes[0], &numbers)
     }
+}
+
+impl CustomOp1 for Dropout {
+    on_a_gpu!(x layout);
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(self)?))
@@ -347,14 +331,18 @@ struct Rounded {
     limit: f32,
 }
 
-impl CustomOp1 for Rounded {
-    fn name(&self) -> &'static str {
+impl Rounded {
+    fn kernel(&self) -> &'static str {
         self.kernel
     }
-    on_a_gpu_only!(a);
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        Call::by_rows(self.kernel, layout.shape(), &[Number::F(self.limit)]).run(&[(x, layout)])
+
+    fn call(&self, shapes: &[&Shape]) -> Call {
+        Call::by_rows(self.kernel, shapes[0], &[Number::F(self.limit)])
     }
+}
+
+impl CustomOp1 for Rounded {
+    on_a_gpu!(x layout);
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(grad.clone()))

@@ -1,18 +1,19 @@
 //! Tables: tab-separated files with a header line, and plain lines, with their line numbers.
 
+use std::io::Read;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::eval::read_text;
+use crate::files;
 
 /// A file's rows, each with its line number.
-pub struct Table {
+pub(crate) struct Table {
     /// As messages name it.
-    pub file: String,
+    pub(crate) file: String,
     /// Column names.
-    pub header: Vec<String>,
+    pub(crate) header: Vec<String>,
     /// Line number (from 1) and fields.
-    pub rows: Vec<(usize, Vec<String>)>,
+    pub(crate) rows: Vec<(usize, Vec<String>)>,
 }
 
 impl Table {
@@ -20,16 +21,17 @@ impl Table {
     /// gzip if the name ends in `.gz`. Blank lines are passed over.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if it cannot be read; [`ErrorKind::DataInvalid`], naming file and line,
+    /// `io` if it cannot be read; `data_invalid`, naming file and line,
     /// for rows of another number of fields than the header or a file without rows.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let plain = name.trim_end_matches(".gz").ends_with(".txt");
         Table::parse(&text, &path.display().to_string(), plain)
     }
 
-    fn parse(text: &str, file: &str, plain: bool) -> Result<Self> {
+    /// As [`Table::read`], from text; `plain` says that there is no header.
+    pub(crate) fn parse(text: &str, file: &str, plain: bool) -> Result<Self> {
         let mut lines = text
             .trim_start_matches('\u{feff}')
             .split('\n')
@@ -77,8 +79,8 @@ impl Table {
     /// The place of the column `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::DataInvalid`], listing the columns there are.
-    pub fn column(&self, name: &str) -> Result<usize> {
+    /// `data_invalid`, listing the columns there are.
+    pub(crate) fn column(&self, name: &str) -> Result<usize> {
         self.header.iter().position(|found| found == name).ok_or_else(|| {
             Error::in_line(
                 &self.file,
@@ -87,6 +89,26 @@ impl Table {
             )
         })
     }
+}
+
+/// A whole text file, decompressed if its name ends in `.gz`.
+///
+/// # Errors
+/// `io` if it cannot be read or unpacked; `data_invalid`, naming file and line, where it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = files::read(path)?;
+    if path.extension().is_some_and(|extension| extension == "gz") {
+        let mut unpacked = Vec::new();
+        flate2::read::MultiGzDecoder::new(bytes.as_slice())
+            .read_to_end(&mut unpacked)
+            .map_err(|source| Error::io(format!("cannot read {}", path.display()), source))?;
+        bytes = unpacked;
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Error::in_line(&path.display().to_string(), line, "not UTF-8")
+    })
 }
 
 #[cfg(test)]

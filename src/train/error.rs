@@ -48,6 +48,9 @@ mod tests {
         assert_eq!(code(TensorError::Cuda("out of memory".into()).bt()), "compute_failed");
         assert_eq!(code(TensorError::msg("sizes differ").context("in a loss")), "compute_failed");
         let error = Error::from(TensorError::Cuda("out of memory".into()));
-        assert!(format!("{error:#}").contains("smaller batch") && format!("{error:#}").ends_with("out of memory"));
+        assert!(
+            format!("{error:#}").contains("smaller batch")
+                && format!("{error:#}").ends_with("out of memory")
+        );
     }
 }

@@ -59,8 +59,7 @@ pub(in crate::train::nn) fn forward(
     if let Some(mask) = dropout.embeddings() {
         mask.apply(&mut states);
     }
-    let embeddings =
-        (options.train && model.embeddings_trainable()).then_some(norm);
+    let embeddings = (options.train && model.embeddings_trainable()).then_some(norm);
 
     let mut states = Arc::new(states);
     let mut layers = Vec::new();
@@ -231,7 +230,8 @@ fn layer_forward(
         fake_quant::activations(&mut context, hidden);
     }
 
-    let sum = Sum { residual: &states, dropout: mask_context, which: [ATTENTION_OUTPUT, ATTENTION_NORM] };
+    let sum =
+        Sum { residual: &states, dropout: mask_context, which: [ATTENTION_OUTPUT, ATTENTION_NORM] };
     let (middle, attention_norm) = sum.forward(model, weights, square, &context);
     drop(states);
     observe(&middle);

@@ -31,9 +31,7 @@ fn check(case: &str, inputs: &[&str], loss: impl Fn(&[Tensor]) -> Result<Tensor>
 #[test]
 fn losses_and_gradients_equal_pytorch() {
     let scores = Golden::load().values("losses.scores");
-    check("simcse", &["a", "p", "n"], |x| {
-        supervised_simcse(&x[0], &x[1], Some(&x[2]), None, 0.05)
-    });
+    check("simcse", &["a", "p", "n"], |x| supervised_simcse(&x[0], &x[1], Some(&x[2]), None, 0.05));
     check("simcse_groups", &["a", "p"], |x| {
         supervised_simcse(&x[0], &x[1], None, Some(&[4, 1, 4, 4, 0]), 0.1)
     });
@@ -94,16 +92,10 @@ fn cut_vectors_have_losses_and_gradients_of_their_own() {
     assert!((values(&loss)[0] - by_hand / 3.0).abs() < 1e-6);
     let gradients = loss.backward().expect("differentiable");
     let gradient = values(gradients.get(&a).expect("a gradient"));
-    crate::train::nn::ops::testing::check_gradient(
-        "a",
-        &values(&a),
-        &gradient,
-        2e-2,
-        |moved| {
-            let a = Tensor::from_slice(moved, a.dims(), a.device()).expect("same shape");
-            f64::from(values(&over_dimensions(&a, &[2, 3], on).expect("fits"))[0])
-        },
-    );
+    crate::train::nn::ops::testing::check_gradient("a", &values(&a), &gradient, 2e-2, |moved| {
+        let a = Tensor::from_slice(moved, a.dims(), a.device()).expect("same shape");
+        f64::from(values(&over_dimensions(&a, &[2, 3], on).expect("fits"))[0])
+    });
     for bad in [0, a.dim(1).expect("a matrix")] {
         let error = over_dimensions(&a, &[bad], |a| Ok(a.sum_all()?)).expect_err("refused");
         assert_eq!(error.code(), "input_invalid");
@@ -124,8 +116,7 @@ fn a_certain_teacher_of_retrieval_is_a_label() {
         let of_teacher = axes.narrow(0, 0, n).expect("m is at least n");
         retrieval_kl(queries, &candidates, &of_teacher, &axes, 0.01).expect("fits")
     };
-    let labels =
-        supervised_simcse(&queries, &partners, Some(&others), None, 0.01).expect("fits");
+    let labels = supervised_simcse(&queries, &partners, Some(&others), None, 0.01).expect("fits");
     let loss = certain(&queries);
     assert_close("loss", &values(&loss), &values(&labels), 1e-5, 0.0);
     // Less certain ones in the same way.
@@ -137,16 +128,10 @@ fn a_certain_teacher_of_retrieval_is_a_label() {
     let gradients = loss.backward().expect("differentiable");
     let gradient = values(gradients.get(&queries).expect("a gradient"));
     let start = values(&queries);
-    crate::train::nn::ops::testing::check_gradient(
-        "queries",
-        &start,
-        &gradient,
-        2e-2,
-        |moved| {
-            let moved = Tensor::from_slice(moved, queries.dims(), queries.device());
-            f64::from(values(&uncertain(&moved.expect("same shape")))[0])
-        },
-    );
+    crate::train::nn::ops::testing::check_gradient("queries", &start, &gradient, 2e-2, |moved| {
+        let moved = Tensor::from_slice(moved, queries.dims(), queries.device());
+        f64::from(values(&uncertain(&moved.expect("same shape")))[0])
+    });
     let same = retrieval_kl(&queries, &candidates, &queries, &candidates, 0.3).expect("fits");
     assert_close("nothing to learn", &values(&same), &[0.0], 0.0, 1e-6);
 }

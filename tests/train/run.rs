@@ -1,19 +1,14 @@
 //! Whole training runs on small random checkpoints: what they leave, and what they begin with.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::fs;
 
-use golden_files::{repository, small};
+use crate::golden_files::{repository, small};
+use crate::recipe::{Place, RECIPE};
 use munjang::Encoder;
 use munjang::convert::{ConvertOptions, Manifest, read_checkpoint};
 use munjang::train::internals::{Metric, Metrics};
 use munjang::train::recipe::{Recipe, Slot};
 use munjang::train::run::Run;
-use recipe::{Place, RECIPE};
 
 #[test]
 fn a_whole_recipe_leaves_a_model_that_the_encoder_runs() {

@@ -1,21 +1,16 @@
 //! What stages without gradients make of a model.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::fs;
 
+use crate::golden_files::{corpus, small};
+use crate::recipe::{Place, RECIPE};
 use candle_core::Device;
-use golden_files::{corpus, small};
 use munjang::Encoder;
 use munjang::convert::{ConvertOptions, read_checkpoint};
 use munjang::tokenizer::Tokenizer;
 use munjang::train::internals::{BertModel, Purpose, TokenBatch, prune_vocabulary, shift_states};
 use munjang::train::recipe::Slot;
 use munjang::weights::FloatModel;
-use recipe::{Place, RECIPE};
 
 #[test]
 fn centring_moves_the_mean_vector_to_zero() {

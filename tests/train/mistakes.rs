@@ -1,13 +1,8 @@
 //! What is wrong with data or recipe, or leaks from an evaluation set, and what is said of it.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::fs;
 
-use recipe::{Place, RECIPE};
+use crate::recipe::{Place, RECIPE};
 
 #[test]
 fn bad_rows_are_named_by_file_and_line() {

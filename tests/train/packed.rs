@@ -1,21 +1,16 @@
 //! Runs that are packed, carried elsewhere and run there.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::recipe::{CROSS, Place, RECIPE};
 use candle_core::Device;
 use munjang::train::internals::{
     Metric, Metrics, PackedRun, Purpose, pack as pack_run, run_packed,
 };
 use munjang::train::recipe::Slot;
 use munjang::train::run::Run;
-use recipe::{CROSS, Place, RECIPE};
 
 fn pack(place: &Place, recipe: &Path, rest: &[&str]) -> Output {
     place.command(recipe).args(rest).output().unwrap()

@@ -1,9 +1,4 @@
 //! Runs that are stopped: killed, on a full disk, outside of the finite numbers.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,10 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::golden_files::small;
+use crate::recipe::{KILLED, Place};
 use candle_core::{Device, Tensor};
-use golden_files::small;
 use munjang::train::internals::{BertModel, Checkpoint, Metric, Metrics};
-use recipe::{KILLED, Place};
 
 fn munjang(place: &Place, recipe: &Path, out: &str) -> Child {
     place.command(recipe).arg("--out").arg(place.out(out)).stderr(Stdio::null()).spawn().unwrap()
@@ -72,7 +67,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
     let place = Place::new();
     let text = KILLED
         .replace("learning_rate = 1e-3", "learning_rate = 0.99")
-        .replace("steps = 120", "steps = 120\nwarmup = 0.0\nstate_weight = 3e37")
+        .replace("steps = 60", "steps = 60\nwarmup = 0.0\nstate_weight = 3e37")
         .replace("checkpoint_every = 5", "checkpoint_every = 1");
     let run = place.run(&text, "nan");
     let error = run.run(None).unwrap_err();
@@ -87,7 +82,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint() {
 #[test]
 fn the_last_good_checkpoint_outlives_a_loss_that_is_not_finite() {
     let place = Place::new();
-    let calm = KILLED.replace("steps = 120", "steps = 6").replace("every = 5", "every = 1");
+    let calm = KILLED.replace("steps = 60", "steps = 6").replace("every = 5", "every = 1");
     let wild = |steps: usize| {
         calm.replace("steps = 6", &format!("steps = {steps}"))
             .replace("dropout = 0.1", "dropout = 0.1\nstate_weight = 1.0")
@@ -139,7 +134,7 @@ fn the_last_good_checkpoint_outlives_a_loss_that_is_not_finite() {
 #[cfg(unix)]
 fn a_full_disk_loses_nothing() {
     let place = Place::new();
-    let recipe = place.recipe("killed.toml", &KILLED.replace("steps = 120", "steps = 20"));
+    let recipe = place.recipe("killed.toml", &KILLED.replace("steps = 60", "steps = 20"));
     let limited = |kib: Option<usize>| {
         // A file that would grow beyond the limit gives an error where the signal is ignored.
         let limit = match kib {

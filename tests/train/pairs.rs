@@ -1,18 +1,13 @@
 //! Cross-encoders and the pairs that they label.
-#![cfg(feature = "train")]
-
-mod golden_files;
-#[path = "common/recipe.rs"]
-mod recipe;
 
 use std::fs;
 
+use crate::golden_files::small;
+use crate::recipe::{CROSS, Place};
 use candle_core::Device;
-use golden_files::small;
 use munjang::convert::{ConvertOptions, read_checkpoint};
 use munjang::train::internals::{Metric, Metrics, TensorFile};
 use munjang::train::recipe::Slot;
-use recipe::{CROSS, Place};
 
 #[test]
 fn a_cross_encoder_labels_pairs_for_the_student() {

@@ -24,7 +24,7 @@ use general::General;
 use special::special_tokens;
 use unigram::Unigram;
 use window::{
-    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo,
+    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo, readable,
 };
 
 use crate::error::{Error, Result};
@@ -150,11 +150,13 @@ impl Tokenizer {
 
     /// The ids of `text`: prefix, text and special tokens, cut to `max_tokens` on the right with
     /// the special tokens kept. Time and memory are bounded by `max_tokens`, not by the text, save
-    /// for texts of almost no tokens (a million blanks), which are read whole.
+    /// for texts of almost no tokens (a million blanks), which are read up to 2¹⁹ characters.
     ///
     /// # Errors
     /// [`ErrorKind::TokenizerInvalid`](crate::ErrorKind::TokenizerInvalid) if the tokenizer has no way to encode it.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let given = text.len();
+        let text = readable(text);
         let room = self.max_tokens - self.leading.len() - self.trailing.len();
         let mut chars = self.window_chars();
         let tokens = loop {
@@ -170,7 +172,10 @@ impl Tokenizer {
         ids.extend_from_slice(&self.leading);
         ids.extend_from_slice(&tokens[..kept]);
         ids.extend_from_slice(&self.trailing);
-        Ok(Encoding { ids, token_count: self.leading.len() + tokens.len() + self.trailing.len() })
+        // What was not read has a token at least.
+        let unread = usize::from(text.len() < given);
+        let token_count = self.leading.len() + tokens.len() + self.trailing.len() + unread;
+        Ok(Encoding { ids, token_count })
     }
 
     /// Tokens of the whole of `text`, prefix and special tokens included, whatever the model can

@@ -16,6 +16,18 @@ pub(super) const COUNT_CHARS: usize = 8192;
 /// of one "word" that is a single token).
 pub(super) const WINDOW_GROWTH: usize = 4;
 
+/// The most characters that [`Tokenizer::encode`](super::Tokenizer::encode) reads, even of a text of almost no tokens:
+/// memory in a page never shrinks, so one such text must not cost more than the model.
+pub(super) const MOST_CHARS: usize = 1 << 19;
+
+/// At most [`MOST_CHARS`] characters of `text`.
+pub(super) fn readable(text: &str) -> &str {
+    if text.len() <= MOST_CHARS {
+        return text;
+    }
+    text.char_indices().nth(MOST_CHARS).map_or(text, |(end, _)| &text[..end])
+}
+
 /// The beginning of `text`: all of it if it has at most `chars` characters, else up to the first
 /// end of a word from there on, or exactly `chars` characters if no word ends in as many more.
 ///

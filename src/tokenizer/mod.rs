@@ -24,7 +24,8 @@ use general::General;
 use special::special_tokens;
 use unigram::Unigram;
 use window::{
-    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo, readable,
+    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo,
+    readable,
 };
 
 use crate::error::{Error, Result};

@@ -277,8 +277,26 @@ JS
   (cd pkg && quiet npm pack --dry-run)
 }
 
+# Makes the index of the texts that the page's search tab brings along (www/corpus/CARD.md).
+stage_texts() {
+  local texts=www/corpus/texts.jsonl.gz index=www/corpus/texts.index.gz work
+  if [ -f "$index" ] && [ -z "$(find "$texts" models/manifest.json src/search src/index -newer "$index" -print -quit)" ]; then
+    return
+  fi
+  say "Indexing the page's texts (a minute or two)"
+  quiet cargo build --release --bin munjang
+  work=$(mktemp -d)
+  gunzip -c "$texts" >"$work/texts.jsonl"
+  quiet "${CARGO_TARGET_DIR:-target}/release/munjang" index "$work/texts.jsonl" --output "$work/texts.index"
+  # Without a name and a time: the same bytes every time.
+  gzip -9nc "$work/texts.index" >"$index.part"
+  mv "$index.part" "$index"
+  rm -rf "$work"
+}
+
 command_demo() {
   stage_package
+  stage_texts
   exec node www/serve.mjs
 }
 
@@ -317,6 +335,7 @@ command_site() {
 # The site's list of files, which its service worker keeps.
 stage_site() {
   stage_package
+  stage_texts
   quiet node www/precache.mjs
 }
 

@@ -47,6 +47,8 @@ export function visits({ index = false } = {}) {
   };
   before(async () => {
     visit.site = await openSite({ '/': WWW, '/pkg/': PKG });
+    // The service worker keeps nothing that may not be stored.
+    visit.site.headers['cache-control'] = 'no-cache';
     visit.browser = await launch();
   });
   after(async () => {

@@ -201,11 +201,13 @@ describe('loading', () => {
   test('a package on another origin', async () => {
     const cdn = await openSite({ '/pkg/': PKG });
     cdn.intercept = (_path, response) => void response.setHeader('access-control-allow-origin', '*');
+    const forbid = site.allow(cdn.origin);
     await withPage(async (page) => {
       const loaded = await load(page, { from: `${cdn.origin}/pkg/index.js` });
       assert.equal(loaded.info?.worker, true, loaded.message);
       assert.equal((await page.evaluate(() => encoder.encode('안녕'))) !== undefined, true);
     });
+    forbid();
     await cdn.close();
   });
 
@@ -222,13 +224,16 @@ describe('loading', () => {
 describe('models with other tokenizers', () => {
   let folder;
   let models;
+  let forbid;
   before(async () => {
     await ensureNative();
     folder = await mkdtemp(join(tmpdir(), 'munjang-models-'));
     models = await openSite({ '/': pathToFileURL(`${folder}/`) });
     models.intercept = (_path, response) => void response.setHeader('access-control-allow-origin', '*');
+    forbid = site.allow(models.origin);
   });
   after(async () => {
+    forbid();
     await models.close();
     await rm(folder, { recursive: true, force: true });
   });

@@ -19,6 +19,16 @@ export const STRICT = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval';
 export async function openSite(folders, host = '127.0.0.1') {
   /** Set by a test to answer a path by itself: return true when it did; `headers` go with every file. */
   const site = { intercept: undefined, requests: [], headers: { 'cache-control': 'no-store', 'content-security-policy': STRICT } };
+  /** Lets pages use another origin too; gives a function that ends that. */
+  site.allow = (origin) => {
+    const before = site.headers;
+    const policy = STRICT.replace("script-src 'self'", `script-src 'self' ${origin}`).replace("connect-src 'self'", `connect-src 'self' ${origin}`)
+      .replace("worker-src 'self'", `worker-src 'self' blob: ${origin}`);
+    site.headers = { ...before, 'content-security-policy': policy };
+    return () => {
+      site.headers = before;
+    };
+  };
   const prefixes = Object.keys(folders).sort((a, b) => b.length - a.length);
   const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, 'http://localhost');

@@ -176,7 +176,7 @@ mod tests {
             error.to_string()
         };
         assert!(message("").starts_with("x.tsv:1: expected a header"));
-        assert!(message("a\tb\n").contains("\"sentence1\""));
+        assert!(message("a\tb\n1\t2\n").contains("\"sentence1\""));
         let header = "sentence1\tsentence2\tscore\n";
         assert!(message(header).starts_with("x.tsv:1: the file has no rows"));
         assert!(message(&format!("{header}가\t나\t1\n가\t나\n")).starts_with("x.tsv:3: 2 fields"));

@@ -52,7 +52,9 @@ pub fn checkpoint_files(model: &FloatModel) -> Result<Vec<(&'static str, Vec<u8>
     let tokenizer: Value = serde_json::from_slice(&model.tokenizer_json).unwrap_or_default();
     let (family, offset) = match config.model_type.as_str() {
         "bert" => (Family::Bert, 0),
-        "roberta" | "xlm-roberta" => (Family::Bert, padding_id(&tokenizer).unwrap_or(1) + 1),
+        "roberta" | "xlm-roberta" => {
+            (Family::Bert, padding_id(&tokenizer, config.vocab_size).unwrap_or(1) + 1)
+        }
         "distilbert" => (Family::DistilBert, 0),
         other => {
             return Err(invalid(format!(
@@ -91,13 +93,16 @@ pub fn checkpoint_files(model: &FloatModel) -> Result<Vec<(&'static str, Vec<u8>
     ])
 }
 
-/// The id of the padding token, where the tokenizer names one.
-fn padding_id(tokenizer: &Value) -> Option<usize> {
+/// The id of the padding token, where the tokenizer names one of its vocabulary.
+fn padding_id(tokenizer: &Value, vocab_size: usize) -> Option<usize> {
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
     let named = added
         .filter(|token| matches!(token["content"].as_str(), Some("<pad>" | "[PAD]")))
         .find_map(|token| token["id"].as_u64());
-    named.or_else(|| tokenizer["padding"]["pad_id"].as_u64()).map(|id| id as usize)
+    named
+        .or_else(|| tokenizer["padding"]["pad_id"].as_u64())
+        .and_then(|id| usize::try_from(id).ok())
+        .filter(|&id| id < vocab_size)
 }
 
 fn hf_config(model: &FloatModel, family: Family, offset: usize, tokenizer: &Value) -> Value {
@@ -135,7 +140,10 @@ fn hf_config(model: &FloatModel, family: Family, offset: usize, tokenizer: &Valu
     put(inner, json!(config.intermediate_size));
     put(act, json!(activation));
     put("max_position_embeddings", json!(config.max_position_embeddings + offset));
-    put("pad_token_id", json!(offset.checked_sub(1).or_else(|| padding_id(tokenizer))));
+    put(
+        "pad_token_id",
+        json!(offset.checked_sub(1).or_else(|| padding_id(tokenizer, config.vocab_size))),
+    );
     put("dtype", json!("float32"));
     if family == Family::Bert {
         put("type_vocab_size", json!(1));

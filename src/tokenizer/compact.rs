@@ -9,8 +9,8 @@
 //! ids                  n × u32                          │ in the pieces' byte order
 //! pieces               n × { bytes shared with the piece before: u8, length of the rest: u8, rest }
 //! ```
-//! Numbers are little-endian. Pieces lie in rising byte order, which is what the search tree is
-//! built from in one pass.
+//! Numbers are little-endian. Pieces lie in rising byte order, and each shares all that it can with
+//! the piece before, so that the search tree is built from them in one pass over the stored bytes.
 
 use serde_json::Value;
 
@@ -25,12 +25,101 @@ const DOUBLE: u8 = 2;
 /// More pieces than any vocabulary that munjang takes.
 const MAX_PIECES: usize = crate::config::limits::VOCAB_SIZE;
 
-/// One piece of a Unigram vocabulary.
-#[derive(Clone, Debug, PartialEq)]
+/// Bytes of all pieces of a vocabulary, written out, that are taken: sixteen for each piece that
+/// there may be. A vocabulary of sentencepiece has ten times less; without a bound a file of
+/// megabytes could ask for gigabytes.
+const MAX_TEXT: usize = 16 * MAX_PIECES;
+
+/// One piece of a Unigram vocabulary, but for its text.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Piece {
-    pub(super) text: String,
+    /// Bytes that its text begins with as the piece before does.
+    shared: u8,
+    /// Bytes of its own after those.
+    own: u8,
     pub(super) score: f64,
     pub(super) id: u32,
+}
+
+/// The pieces of a vocabulary in rising byte order, each text once, the ids 0 to n − 1 in some
+/// order. They are kept as they are stored: what pieces share is not written out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Pieces {
+    list: Vec<Piece>,
+    /// Every piece's own bytes, one after another.
+    own: Vec<u8>,
+    /// The last text, and the bytes of all.
+    last: Vec<u8>,
+    text_len: usize,
+}
+
+impl Pieces {
+    /// Appends a piece; what it says is wrong, otherwise.
+    fn push(
+        &mut self,
+        shared: u8,
+        own: &[u8],
+        score: f64,
+        id: u32,
+    ) -> std::result::Result<(), &'static str> {
+        let (common, before) = (shared as usize, self.last.len());
+        if common > before {
+            return Err("a piece shares more than the piece before has");
+        }
+        // Where they part, the piece before ends or has the smaller byte.
+        if own.is_empty() || (common < before && self.last[common] >= own[0]) {
+            return Err("its pieces are not in rising order, or share less than they could");
+        }
+        // Only the character that they part in can be cut.
+        let whole = char_boundary(&self.last, common);
+        self.last.truncate(common);
+        self.last.extend(own);
+        if std::str::from_utf8(&self.last[whole..]).is_err() {
+            return Err("a piece is not UTF-8");
+        }
+        self.text_len += self.last.len();
+        if self.text_len > MAX_TEXT {
+            return Err("its pieces are longer than those of any vocabulary");
+        }
+        self.list.push(Piece { shared, own: own.len() as u8, score, id });
+        self.own.extend(own);
+        Ok(())
+    }
+
+    /// The number of pieces.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The pieces without their texts.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Piece> {
+        self.list.iter()
+    }
+
+    /// Calls `visit` with each piece, the bytes of whole characters that its text begins with as the
+    /// text before does, and the rest of its text. This takes time by what is stored, not by what
+    /// the texts are written out.
+    pub(super) fn walk(&self, mut visit: impl FnMut(&Piece, usize, &str)) {
+        let mut text: Vec<u8> = Vec::new();
+        let mut own = self.own.as_slice();
+        for piece in &self.list {
+            let whole = char_boundary(&text, piece.shared as usize);
+            text.truncate(piece.shared as usize);
+            let (head, tail) = own.split_at(piece.own as usize);
+            text.extend(head);
+            own = tail;
+            let rest = std::str::from_utf8(&text[whole..]).expect("checked by `push`");
+            visit(piece, whole, rest);
+        }
+    }
+}
+
+/// The last place at or before `at` where a character of `text` begins or the text ends.
+fn char_boundary(text: &[u8], mut at: usize) -> usize {
+    while at < text.len() && at > 0 && text[at] & 0xC0 == 0x80 {
+        at -= 1;
+    }
+    at
 }
 
 /// A compact tokenizer, taken apart.
@@ -38,8 +127,7 @@ pub(super) struct Piece {
 pub(super) struct Compact {
     /// `tokenizer.json` with an empty vocabulary.
     pub(super) json: Value,
-    /// In rising byte order, each text once, the ids 0 to n − 1 in some order.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Pieces,
 }
 
 /// Whether `bytes` are meant to be a compact tokenizer.
@@ -73,7 +161,7 @@ impl Compact {
         if vocab.len() > MAX_PIECES {
             return None;
         }
-        let mut pieces = Vec::with_capacity(vocab.len());
+        let mut sorted = Vec::with_capacity(vocab.len());
         for (id, (text, score)) in vocab.into_iter().enumerate() {
             if text.is_empty() || text.len() > 255 || !score.is_finite() {
                 return None;
@@ -82,19 +170,28 @@ impl Compact {
             // but one.
             let rounded = f64::from(score as f32);
             let single = (rounded - score).abs() <= 1e-14 * score.abs();
-            pieces.push(Piece { text, score: if single { rounded } else { score }, id: id as u32 });
+            sorted.push((text, if single { rounded } else { score }, id as u32));
         }
-        pieces.sort_unstable_by(|a, b| a.text.cmp(&b.text));
-        let twice = pieces.windows(2).any(|pair| pair[0].text == pair[1].text);
-        (!twice).then_some(Compact { json, pieces })
+        sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut pieces = Pieces::default();
+        for (text, score, id) in &sorted {
+            let text = text.as_bytes();
+            let shared = pieces.last.iter().zip(text).take_while(|(a, b)| a == b).count();
+            // Fails where a text comes twice.
+            pieces.push(shared as u8, &text[shared..], *score, *id).ok()?;
+        }
+        Some(Compact { json, pieces })
     }
 
     /// The `tokenizer.json` that this was taken from, up to white space.
     pub(super) fn to_json(&self) -> Vec<u8> {
         let mut vocab = vec![Value::Null; self.pieces.len()];
-        for piece in &self.pieces {
-            vocab[piece.id as usize] = serde_json::json!([piece.text, piece.score]);
-        }
+        let mut text = String::new();
+        self.pieces.walk(|piece, known, rest| {
+            text.truncate(known);
+            text.push_str(rest);
+            vocab[piece.id as usize] = serde_json::json!([text, piece.score]);
+        });
         let mut json = self.json.clone();
         json["model"]["vocab"] = Value::Array(vocab);
         json.to_string().into_bytes()
@@ -114,13 +211,12 @@ impl Compact {
             bytes.extend(self.pieces.iter().flat_map(|piece| piece.score.to_le_bytes()));
         }
         bytes.extend(self.pieces.iter().flat_map(|piece| piece.id.to_le_bytes()));
-        let mut before: &[u8] = b"";
-        for piece in &self.pieces {
-            let text = piece.text.as_bytes();
-            let shared = before.iter().zip(text).take_while(|(a, b)| a == b).count();
-            bytes.extend([shared as u8, (text.len() - shared) as u8]);
-            bytes.extend(&text[shared..]);
-            before = text;
+        let mut own = self.pieces.own.as_slice();
+        for piece in self.pieces.iter() {
+            let (head, tail) = own.split_at(piece.own as usize);
+            bytes.extend([piece.shared, piece.own]);
+            bytes.extend(head);
+            own = tail;
         }
         bytes
     }
@@ -154,35 +250,20 @@ impl Compact {
             _ => f64::from_le_bytes(bytes.try_into().unwrap_or_default()),
         });
         let ids = take(&mut rest, 4 * count).ok_or_else(early)?.as_chunks().0;
-        let mut pieces: Vec<Piece> = Vec::with_capacity(count);
+        let mut pieces = Pieces { list: Vec::with_capacity(count), ..Pieces::default() };
         let mut seen = vec![false; count];
-        let mut text: Vec<u8> = Vec::new();
         for (score, &id) in scores.zip(ids) {
             let &[shared, len] = take(&mut rest, 2).ok_or_else(early)? else { return Err(early()) };
-            let suffix = take(&mut rest, len as usize).ok_or_else(early)?;
-            if shared as usize > text.len() {
-                return Err(damaged("a piece shares more than the piece before has"));
+            let own = take(&mut rest, len as usize).ok_or_else(early)?;
+            let id = u32::from_le_bytes(id);
+            if !score.is_finite() {
+                return Err(damaged(&format!("a score is {score}")));
             }
-            text.truncate(shared as usize);
-            text.extend(suffix);
-            let piece = Piece {
-                text: std::str::from_utf8(&text)
-                    .map_err(|_| damaged("a piece is not UTF-8"))?
-                    .to_owned(),
-                score,
-                id: u32::from_le_bytes(id),
-            };
-            if pieces.last().is_some_and(|before| before.text >= piece.text) || text.is_empty() {
-                return Err(damaged("its pieces are not in rising order"));
-            }
-            if !piece.score.is_finite() {
-                return Err(damaged(&format!("a score is {}", piece.score)));
-            }
-            match seen.get_mut(piece.id as usize) {
+            match seen.get_mut(id as usize) {
                 Some(seen) if !*seen => *seen = true,
-                _ => return Err(damaged(&format!("id {} twice or too large", piece.id))),
+                _ => return Err(damaged(&format!("id {id} twice or too large"))),
             }
-            pieces.push(piece);
+            pieces.push(shared, own, score, id).map_err(damaged)?;
         }
         if !rest.is_empty() {
             return Err(damaged(&format!("{} bytes follow its vocabulary", rest.len())));

@@ -4,6 +4,8 @@
 //! Without the feature `general-tokenizers` there is only our own, and other tokenizers give
 //! [`ErrorKind::TokenizerUnsupported`](crate::ErrorKind::TokenizerUnsupported).
 
+#[cfg(feature = "general-tokenizers")]
+mod charsmap;
 mod compact;
 #[cfg(feature = "general-tokenizers")]
 mod general;
@@ -90,16 +92,9 @@ impl Tokenizer {
     /// By way of `tokenizers`, whatever the kind.
     #[cfg(feature = "general-tokenizers")]
     fn from_general_json(json: &[u8], prefix: &str, max_tokens: usize) -> Result<Self> {
-        #[derive(serde::Deserialize)]
-        struct Frame {
-            #[serde(default)]
-            post_processor: Value,
-        }
-        let kind = Kind::General(Box::new(General::from_json(json)?));
-        let frame: Frame = serde_json::from_slice(json).map_err(|source| {
-            Error::tokenizer_invalid(format!("cannot read the tokenizer: {source}"))
-        })?;
-        Self::new(kind, &frame.post_processor, prefix, max_tokens)
+        let general = General::from_json(json)?;
+        let post_processor = general.post_processor.clone();
+        Self::new(Kind::General(Box::new(general)), &post_processor, prefix, max_tokens)
     }
 
     /// Tells what is a tokenizer, and would be one of a build with `tokenizers`, from what is none.

@@ -121,7 +121,7 @@ fn what_only_tokenizers_knows_is_told_from_what_is_none() {
     let code = |json: &[u8]| {
         Tokenizer::from_bytes(json, "", 64)
             .map(drop)
-            .map_err(|error| (error.code(), error.to_string()))
+            .map_err(|error| (error.code(), format!("{error:#}")))
     };
     code(unigram().as_bytes()).unwrap();
     let odd = unigram().replace(r#""split":true"#, r#""split":false"#);
@@ -248,7 +248,7 @@ fn huge_texts_keep_the_ids_of_the_whole() {
 #[test]
 fn bad_tokenizers_are_named() {
     let code = |json: &str, max| {
-        Tokenizer::from_bytes(json.as_bytes(), "", max).err().map(|e| (e.code(), e.to_string()))
+        Tokenizer::from_bytes(json.as_bytes(), "", max).err().map(|e| (e.code(), format!("{e:#}")))
     };
     let (kind, message) = code("{", 8).unwrap();
     assert_eq!(kind, "tokenizer_invalid");
@@ -259,6 +259,90 @@ fn bad_tokenizers_are_named() {
         "pre_tokenizer":null,"post_processor":null,"decoder":null,
         "model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#;
     assert!(code(word_level, 8).unwrap().1.contains("WordLevel"));
+}
+
+/// What made `tokenizers` panic while it loaded or encoded.
+#[cfg(feature = "general-tokenizers")]
+#[test]
+fn files_that_tokenizers_panics_at_are_errors() {
+    let model = r###""model":{"type":"WordPiece","vocab":{"a":0,"[UNK]":1},"unk_token":"[UNK]",
+        "continuing_subword_prefix":"##","max_input_chars_per_word":100}"###;
+    for (part, said) in [
+        (r#""decoder":{"type":"WordPiece",}"#, "trailing comma"),
+        (r#""decoder":{"type":"\ud800"}"#, "surrogate"),
+        (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"?"}"#, "base64"),
+        (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":7}"#, "not a text"),
+        // Given twice, the first is not looked at beforehand; natively the panic is caught.
+        (
+            r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"?"},"normalizer":null"#,
+            "precompiled_charsmap",
+        ),
+    ] {
+        let json = format!("{{{part},{model}}}");
+        let error = Tokenizer::from_bytes(json.as_bytes(), "", 8).err().unwrap();
+        assert_eq!(error.code(), "tokenizer_invalid");
+        let message = format!("{error:#}");
+        assert!(message.to_lowercase().contains(said) || message.contains("panic"), "{message}");
+    }
+    let json = format!("{{{model}}}");
+    let ids = Tokenizer::from_bytes(json.as_bytes(), "", 8).unwrap().encode("a").unwrap().ids;
+    assert_eq!(ids, [0]);
+}
+
+/// 255 bytes a piece for 11 bytes of file.
+#[test]
+fn vocabularies_that_unpack_to_gigabytes_are_refused() {
+    let mut stored = compact(unigram().as_bytes()).into_owned();
+    let json = u32::from_le_bytes(stored[8..12].try_into().unwrap()) as usize;
+    stored.truncate(12 + json);
+    let count = 100_000u32;
+    stored.extend(count.to_le_bytes());
+    stored.extend((0..count).flat_map(|_| (-1f32).to_le_bytes()));
+    stored.extend((0..count).flat_map(u32::to_le_bytes));
+    let tail = |n: u32| [n >> 12 & 63, n >> 6 & 63, n & 63].map(|part| b'0' + part as u8);
+    stored.extend([0, 255]);
+    stored.extend([b'a'; 252]);
+    stored.extend(tail(0));
+    for n in 1..count {
+        let (before, now) = (tail(n - 1), tail(n));
+        let shared = before.iter().zip(&now).take_while(|(a, b)| a == b).count();
+        stored.extend([252 + shared as u8, 3 - shared as u8]);
+        stored.extend(&now[shared..]);
+    }
+    let error = Tokenizer::from_bytes(&stored, "", 8).err().unwrap();
+    assert_eq!(error.code(), "tokenizer_invalid");
+    assert!(error.to_string().contains("longer than those of any vocabulary"), "{error}");
+}
+
+/// Thousands of added tokens, some beginning with others, as `tokenizers` finds them.
+#[cfg(feature = "general-tokenizers")]
+#[test]
+fn many_added_tokens_are_found_as_tokenizers_finds_them() {
+    let mut json: Value = serde_json::from_str(&unigram()).unwrap();
+    for n in 0..2000 {
+        let content = format!("<extra_{n}>{}", if n % 3 == 0 { "가" } else { "" });
+        let vocab = json["model"]["vocab"].as_array_mut().unwrap();
+        let id = vocab.len();
+        vocab.push(serde_json::json!([content, -9.0]));
+        json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true
+        }));
+    }
+    let json = json.to_string();
+    let ours = Tokenizer::from_bytes(json.as_bytes(), "", 64).unwrap();
+    assert!(matches!(ours.kind, Kind::Unigram(..)));
+    let reference = reference(json.as_bytes(), "", 64);
+    for text in [
+        "<extra_7>가",
+        "<extra_3>가나",
+        "<extra_3>",
+        "<<extra_12>가<extra_1>>",
+        "가<extra_1999>나",
+        "<extra_2000>",
+    ] {
+        assert_eq!(ours.encode(text).unwrap(), reference.encode(text).unwrap(), "{text}");
+    }
 }
 
 #[test]

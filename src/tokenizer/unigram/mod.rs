@@ -26,12 +26,20 @@ const UNREACHED: u32 = u32::MAX;
 /// A Unigram tokenizer without its special tokens' frame.
 pub(super) struct Unigram {
     steps: Vec<Step>,
-    /// Tokens found in the raw text before anything else, such as `<s>`.
-    added: Vec<(String, u32)>,
+    added: Added,
     tree: Tree,
     scores: Vec<f64>,
     unknown_score: f64,
     unknown_id: u32,
+}
+
+/// Tokens found in the raw text before anything else, such as `<s>`. They are pieces as well, so the
+/// tree finds them, however many there are.
+struct Added {
+    /// Whether one begins with the byte.
+    begins: [bool; 256],
+    /// Whether the piece is one, by id.
+    is_added: Vec<bool>,
 }
 
 impl Unigram {
@@ -54,7 +62,7 @@ impl Unigram {
             return None;
         }
         let tree = Tree::new(&compact.pieces)?;
-        let mut added = Vec::new();
+        let mut added = Added { begins: [false; 256], is_added: vec![false; compact.pieces.len()] };
         for token in json["added_tokens"].as_array()? {
             let plain = ["single_word", "lstrip", "rstrip", "normalized"]
                 .iter()
@@ -64,10 +72,11 @@ impl Unigram {
             if !plain || content.is_empty() || tree.find(content) != Some(id) {
                 return None;
             }
-            added.push((content.to_owned(), id));
+            added.begins[content.as_bytes()[0] as usize] = true;
+            added.is_added[id as usize] = true;
         }
         let mut scores = vec![0.0; compact.pieces.len()];
-        for piece in &compact.pieces {
+        for piece in compact.pieces.iter() {
             scores[piece.id as usize] = piece.score;
         }
         let lowest = scores.iter().copied().fold(f64::INFINITY, f64::min);
@@ -100,18 +109,32 @@ impl Unigram {
     /// The first added token in `text`, the longest if several begin there: place, length, id.
     fn next_added(&self, text: &str) -> Option<(usize, usize, u32)> {
         let bytes = text.as_bytes();
-        let begins = |byte: u8| self.added.iter().any(|(content, _)| content.as_bytes()[0] == byte);
         let mut from = 0;
-        while let Some(at) = bytes[from..].iter().position(|&byte| begins(byte)) {
+        while let Some(at) = bytes[from..].iter().position(|&byte| self.added.begins[byte as usize])
+        {
             let at = from + at;
-            let here =
-                self.added.iter().filter(|(text, _)| bytes[at..].starts_with(text.as_bytes()));
-            if let Some((content, id)) = here.max_by_key(|(content, _)| content.len()) {
-                return Some((at, content.len(), *id));
+            // Where a character may begin, one does: its first byte is that of no other place.
+            if let Some((len, id)) = self.added_at(&text[at..]) {
+                return Some((at, len, id));
             }
             from = at + 1;
         }
         None
+    }
+
+    /// The longest added token that `text` begins with: length, id.
+    fn added_at(&self, text: &str) -> Option<(usize, u32)> {
+        let mut longest = None;
+        let mut node = Tree::ROOT;
+        for (at, c) in text.char_indices() {
+            let Some(child) = self.tree.child(node, c) else { break };
+            node = child;
+            let id = self.tree.pieces[node];
+            if id != NO_PIECE && self.added.is_added[id as usize] {
+                longest = Some((at + c.len_utf8(), id));
+            }
+        }
+        longest
     }
 
     fn encode_plain(&self, text: &str, lattice: &mut Vec<Best>, ids: &mut Vec<u32>) -> Result<()> {

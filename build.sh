@@ -8,6 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 TOOLS="$PWD/.tools"
 TARGET=wasm32-unknown-unknown
+# What optimizes WebAssembly, and the hash of its package.
+BINARYEN=131.0.0
+BINARYEN_INTEGRITY='sha512-anblNezmBjfWGfOMvZq1j5MwhVnMs+gezqbDz4FBFwx6twDwOsQSed+E8i4UKmLYXb3r+f3HWmz7Lx5sx5qOyQ=='
 # Brotli bytes that must not be exceeded: by a .wasm file that every page loads, and by one that only
 # models with other tokenizers need.
 WASM_LIMIT=250000
@@ -112,16 +115,29 @@ ensure_wasm_bindgen() {
   if [ "$("$TOOLS/bin/wasm-bindgen" --version 2>/dev/null)" != "wasm-bindgen $version" ]; then
     say "Installing wasm-bindgen $version (a few minutes, once)"
     # A debug build of the tool compiles in a third of the time and is fast enough.
-    # Not --locked: the versions that it pins are not all to be had everywhere.
-    quiet cargo install wasm-bindgen-cli --version "$version" --debug --root "$TOOLS"
+    local install=(cargo install wasm-bindgen-cli --version "$version" --debug --root "$TOOLS")
+    if ! "${install[@]}" --locked >/dev/null 2>&1; then
+      say "Not all versions that it locks can be had here; taking those that its manifest allows"
+      quiet "${install[@]}"
+    fi
   fi
 }
 
 ensure_binaryen() {
   need npm "install Node.js 20 or newer"
-  if [ ! -x "$TOOLS/node_modules/.bin/wasm-opt" ]; then
-    say "Installing binaryen"
-    quiet npm install --prefix "$TOOLS" --no-save --no-audit --no-fund binaryen@131
+  if [ ! -x "$TOOLS/node_modules/.bin/wasm-opt" ] ||
+    ! grep -q "\"version\": \"$BINARYEN\"" "$TOOLS/node_modules/binaryen/package.json"; then
+    say "Installing binaryen $BINARYEN"
+    mkdir -p "$TOOLS"
+    local package='"name": "munjang-tools", "dependencies": { "binaryen": "'$BINARYEN'" }'
+    echo "{ $package }" >"$TOOLS/package.json"
+    # A lock makes npm compare the hash.
+    cat >"$TOOLS/package-lock.json" <<JSON
+{ "name": "munjang-tools", "lockfileVersion": 3, "requires": true, "packages": { "": { $package },
+  "node_modules/binaryen": { "version": "$BINARYEN", "integrity": "$BINARYEN_INTEGRITY",
+    "bin": { "wasm-opt": "bin/wasm-opt" } } } }
+JSON
+    quiet npm ci --prefix "$TOOLS" --ignore-scripts --no-audit --no-fund
   fi
 }
 
@@ -145,7 +161,7 @@ ensure_test_packages() {
   need npm "install Node.js 20 or newer"
   if [ ! -d tests/node_modules ] || [ tests/package-lock.json -nt tests/node_modules ]; then
     say "Installing the tests' JavaScript packages"
-    quiet npm ci --prefix tests --no-audit --no-fund
+    quiet npm ci --prefix tests --ignore-scripts --no-audit --no-fund
     touch tests/node_modules
   fi
 }
@@ -165,13 +181,21 @@ cargo_wasm() {
   shift
   env ${WASM_ENV[@]+"${WASM_ENV[@]}"} \
     RUSTFLAGS="$(wasm_flags "$build") --cfg getrandom_backend=\"wasm_js\"" \
-    CARGO_TARGET_DIR="target/$build" cargo "$@" --target "$TARGET" --no-default-features \
+    CARGO_TARGET_DIR="target/$build" cargo "$@" --locked --target "$TARGET" \
     ${CARGO_WASM[@]+"${CARGO_WASM[@]}"}
 }
 
-# Whether nothing that the WebAssembly build reads is newer than $1.
+# What else than files the WebAssembly build is made of; kept beside what it made.
+WASM_MADE_BY=pkg/wasm/made-by.txt
+wasm_made_by() {
+  rustc --version
+  grep -A 1 '^name = "wasm-bindgen"$' Cargo.lock
+  echo "binaryen $BINARYEN"
+}
+
+# Whether nothing that the WebAssembly build is made of is newer than $1, or another than it was then.
 wasm_is_fresh() {
-  [ -f "$1" ] && [ -z "$(find src Cargo.toml Cargo.lock build.sh \
+  [ -f "$1" ] && [ -f "$WASM_MADE_BY" ] && diff -q "$WASM_MADE_BY" <(wasm_made_by) >/dev/null && [ -z "$(find src Cargo.toml Cargo.lock build.sh \
     \( -path src/train -o -path src/bin -o -path src/convert \) -prune -o -type f -newer "$1" -print -quit)" ]
 }
 
@@ -197,7 +221,8 @@ wasm_build() {
   fi
   say "Building WebAssembly: $build, $kind"
   [ "$kind" = general ] && with=(--features general-tokenizers)
-  quiet cargo_wasm "$build" build --lib --profile wasm ${with[@]+"${with[@]}"}
+  # Only here: whoever uses the crate wants no C library.
+  quiet cargo_wasm "$build" rustc --lib --crate-type cdylib --profile wasm ${with[@]+"${with[@]}"}
   rm -rf "$work"
   mkdir -p pkg/wasm
   quiet wasm-bindgen --target no-modules --no-typescript --out-dir "$work" --out-name munjang "$raw"
@@ -209,7 +234,8 @@ wasm_build() {
   elif grep '^<' <(diff "$work/glue.js" pkg/wasm/munjang.js) >&2; then
     fail "the WebAssembly builds need different JavaScript"
   fi
-  # No pointer is below 1,024 (the stack ends there), so constants can go into the loads' offsets.
+  # Nothing lies below 1,024: the stack ends at 0, and what calls that deep has overflowed it. So constants
+  # can go into the loads' offsets.
   local features=(--low-memory-unused --enable-simd --enable-bulk-memory --enable-nontrapping-float-to-int
     --enable-sign-ext --enable-mutable-globals --enable-reference-types --enable-multivalue)
   [ "$build" = relaxed ] && features+=(--enable-relaxed-simd)
@@ -232,6 +258,12 @@ build_wasm() {
   ensure_binaryen
   # What another version may have left.
   rm -f pkg/wasm/munjang_*.js
+  # Files of other tools are no longer fresh from here on.
+  mkdir -p pkg/wasm
+  if ! diff -q "$WASM_MADE_BY" <(wasm_made_by) >/dev/null 2>&1; then
+    rm -f pkg/wasm/*.wasm
+    wasm_made_by >"$WASM_MADE_BY"
+  fi
   # The general simd build first: its JavaScript is everyone's.
   for kind in general slim; do
     for build in simd relaxed; do
@@ -300,13 +332,18 @@ command_demo() {
   exec node www/serve.mjs
 }
 
+# Each runner's own output is shown: its closing lines say how many tests ran.
 command_test() {
+  need cargo "install Rust from rustup"
+  # Whoever tests builds everything once: what helps the next build only costs here.
+  export CARGO_INCREMENTAL=0
   ensure_chromium
   ensure_test_packages
+  check_sources
   say "Native tests"
-  cargo test --quiet --features train
+  cargo test --locked --quiet --features train
   say "The tokenizer's tests without the feature general-tokenizers"
-  cargo test --quiet --no-default-features --lib tokenizer
+  cargo test --locked --quiet --lib tokenizer
   ensure_wasm_target
   ensure_wasm_bindgen
   say "candle stays out of the WebAssembly build, tokenizers out of the slim one"
@@ -339,6 +376,39 @@ stage_site() {
   quiet node www/precache.mjs
 }
 
+# Every test, also those that take long or need a network: the package in every kind of app.
+command_test_all() {
+  command_test
+  say "The package in every kind of app"
+  (cd tests && npm run --if-present test:all)
+  command_fuzz 5
+  say "Everything passed"
+}
+
+# Lints and documentation, without a warning.
+command_lint() {
+  check_sources
+  say "Lints and documentation"
+  cargo clippy --locked --quiet --all-targets --features train -- -D warnings
+  RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --features cli
+}
+
+# What is seen at a glance.
+check_sources() {
+  say "Formatting, and what the crate packs"
+  cargo fmt --all --check
+  local others
+  others=$(cargo package --locked --list --allow-dirty |
+    grep -vE '^(Cargo\.(toml|toml\.orig|lock)|\.cargo_vcs_info\.json|LICENSE-(MIT|APACHE)|README\.md|(src|benches)/.*\.(rs|cu))$' || true)
+  [ -z "$others" ] || fail "the crate would pack: $others"
+}
+
+# Mutates files and texts for so many minutes ($1), with a seed ($2); what it finds lies in fuzz/found/.
+command_fuzz() {
+  say "Fuzzing for ${1:-1} minutes"
+  cargo run --locked --quiet --profile fuzz -p munjang-fuzz -- "${1:-1}" "${2:-$RANDOM}"
+}
+
 # Measures the package against its peers; what this needs (their packages, models) goes to .tools/,
 # arguments go to benches/web/run.mjs.
 command_bench() {
@@ -363,7 +433,7 @@ command_bench() {
     quiet "$python" benches/web/make_models.py "$data"
   fi
   say "Building the native encoder"
-  quiet cargo build --release --bin munjang --example measure
+  quiet cargo build --locked --release --features cli --bin munjang --example measure
   quiet "${CARGO_TARGET_DIR:-target}/release/munjang" convert "$data/checkpoint" --output "$data/model.munjang"
   say "Measuring (some minutes; leave the machine alone)"
   node benches/web/run.mjs "$data" "$@"
@@ -405,8 +475,8 @@ bench_search() {
 
 test_dependencies() {
   local slim general
-  slim=$(cargo tree --target "$TARGET" --no-default-features --edges normal)
-  general=$(cargo tree --target "$TARGET" --no-default-features --features general-tokenizers --edges normal)
+  slim=$(cargo tree --locked --target "$TARGET" --edges normal)
+  general=$(cargo tree --locked --target "$TARGET" --features general-tokenizers --edges normal)
   grep -q '^munjang ' <<<"$slim" && grep -q ' tokenizers v' <<<"$general" ||
     fail "cargo tree printed something else than expected"
   if grep candle <<<"$general"; then
@@ -444,7 +514,10 @@ usage() {
   cat <<'TEXT'
 ./build.sh demo    build everything and serve the demo page on localhost (PORT=8080)
 ./build.sh site    put the page as a static host serves it into target/site
-./build.sh test    run every test: native, WebAssembly, package, page
+./build.sh test    check the formatting and run the tests: native, WebAssembly, package, page
+./build.sh test-all   the same and what takes long: every kind of app, five minutes of fuzzing
+./build.sh lint    clippy and rustdoc, every warning an error
+./build.sh fuzz    look for inputs without an answer (arguments: minutes, seed)
 ./build.sh pkg     build the npm package in pkg/ and print its sizes
 ./build.sh wasm    build the WebAssembly files only
 ./build.sh bench   measure the package against its peers in Chromium (options: benches/web/run.mjs)
@@ -453,7 +526,9 @@ TEXT
 }
 
 case ${1:-} in
-  wasm | pkg | site | demo | test) "command_$1" ;;
+  wasm | pkg | site | demo | test | lint) "command_$1" ;;
+  test-all) command_test_all ;;
+  fuzz) command_fuzz "${@:2}" ;;
   bench) command_bench "${@:2}" ;;
   *) usage; [ -z "${1:-}" ] ;;
 esac

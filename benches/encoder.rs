@@ -1,5 +1,5 @@
 //! Times of the encoder on one thread and on all, for every table of kernels of this machine:
-//! `cargo bench --bench encoder`. Random weights of the shape "S" (3 layers × 384 × 1536, vocabulary
+//! `cargo bench --features cli --bench encoder`. Random weights of the shape "S" (3 layers × 384 × 1536, vocabulary
 //! 32,000); medians of alternated runs. Before anything is timed, every table's embeddings are
 //! compared with the definition's, bit for bit.
 

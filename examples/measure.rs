@@ -1,5 +1,5 @@
 //! Times the encoder on given token ids, for comparison with other programs:
-//! `RAYON_NUM_THREADS=1 cargo run --release --example measure -- MODEL.munjang WORKLOADS.json`.
+//! `RAYON_NUM_THREADS=1 cargo run --release --features parallel --example measure -- MODEL.munjang WORKLOADS.json`.
 //!
 //! The second file is `{"name": {"ids": [[…], …]}, …}`. Prints milliseconds of CPU time per run as
 //! JSON: medians of at least one second each. `benches/web/` calls it.

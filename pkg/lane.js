@@ -149,7 +149,8 @@ export class Lane {
     }
     this.#answered = true;
     if (fatal) {
-      this.#lose(error.message);
+      if (this.#pending.get(id)?.op === 'load') this.#fail(fileAtFault(error.message));
+      else this.#lose(error.message);
       return;
     }
     if (kept) this.#keeping = false;
@@ -194,6 +195,10 @@ export class Lane {
     this.#onLost(error);
   }
 }
+
+/** No text has been read yet: what trapped is the file. */
+const fileAtFault = (cause) => new MunjangError('crashed', `The model file made the encoder crash while it was loaded: ${cause}. `
+  + 'The file, most likely its tokenizer, is at fault, not a text: make it again with `munjang convert`, and please report the file.', { cause });
 
 const workerFailed = (cause) => new MunjangError('worker_failed', `The worker could not be started: ${cause?.message ?? cause}. `
   + 'Serve worker.js beside index.js, or give its address as workerUrl, or make it yourself with createWorker; a page with a '

@@ -19,7 +19,6 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io), naming the folder.
-#[cfg(feature = "train")]
 pub fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path)
         .map_err(|source| Error::io(format!("cannot make the folder {}", path.display()), source))

@@ -25,14 +25,15 @@
 //! by training (feature `train`, native only).
 //!
 //! # Features
-//! `cli` (default): the command line, checkpoint conversion and evaluation. `parallel` (in `cli`):
+//! None is on by default: the library alone loads the shipped model and models like it, and encodes
+//! and searches. `cli`: the command line, checkpoint conversion and evaluation. `parallel` (in `cli`):
 //! batches over the threads of a rayon pool. `general-tokenizers` (in `cli`): tokenizers of every
 //! kind; without it only Unigram ones like the shipped model's. `train`: the training recipe on
-//! candle. `cuda`: training on an NVIDIA GPU. For WebAssembly build with `--no-default-features`,
-//! and `general-tokenizers` if it is needed.
+//! candle. `cuda`: training on an NVIDIA GPU. For WebAssembly build without features, or with
+//! `general-tokenizers` if it is needed.
 
 #[cfg(all(feature = "train", target_arch = "wasm32"))]
-compile_error!("the `train` feature is native only: build for wasm32 with --no-default-features");
+compile_error!("the `train` feature is native only");
 
 mod bytes;
 #[cfg(feature = "cli")]
@@ -44,11 +45,10 @@ pub mod convert;
 mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
-#[cfg(feature = "cli")]
+#[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 pub mod files;
 pub mod format;
-#[cfg(any(feature = "cli", target_arch = "wasm32"))]
 mod hash;
 pub mod index;
 mod kernels;
@@ -80,4 +80,6 @@ pub mod internals {
 pub use bytes::AlignedBytes;
 pub use config::ModelConfig;
 pub use error::{Error, ErrorKind, Result};
+#[cfg(not(target_arch = "wasm32"))]
+pub use model::Manifest;
 pub use model::{Encoded, Encoder, ModelInfo};

@@ -1,5 +1,6 @@
 //! The encoder against a plain float model, and the promise that an embedding is the same bits
 //! alone and in any batch, in every table of kernels.
+#![cfg(feature = "general-tokenizers")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The model file: what is written is read, and whatever is damaged is named.
+#![cfg(feature = "general-tokenizers")]
 
 mod common;
 
@@ -204,4 +205,56 @@ fn only_a_complete_finite_model_is_written() {
     let mut model = float_model(config(), 3);
     model.layers[0].output = model.layers[0].query.clone();
     assert_eq!(format::write(&model).unwrap_err().kind(), ErrorKind::WeightsMismatch);
+}
+
+#[test]
+fn a_model_id_is_sixteen_hex_digits() {
+    for id in ["", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef0", "0123456789abcdeg"] {
+        let bytes = edit(&file(), |h| h["__metadata__"]["model_id"] = json!(id));
+        assert_error(bytes, ErrorKind::WeightsMalformed, "expected 16 hexadecimal digits");
+    }
+}
+
+/// Sizes that are no multiples of 16, so that everything is padded; each padding changed by turns.
+#[test]
+fn padding_is_zeros() {
+    let config =
+        ModelConfig { hidden_size: 40, num_attention_heads: 2, intermediate_size: 72, ..config() };
+    let whole = format::write(&float_model(config, 3)).unwrap();
+    Encoder::from_bytes(whole.as_slice()).unwrap();
+    // Heads of 20 become 32: channel 20 is padding, as are 40 of the 48 hidden and 72 of the 80
+    // intermediate. A panel is 16 channels of all inputs; within, groups of 4 inputs.
+    let weight = |row: usize, col: usize, cols: usize| {
+        row / 16 * cols * 16 + (col / 4 * 16 + row % 16) * 4 + col % 4
+    };
+    let last = |name: &str| data_of(&whole, name).len() - 1;
+    for (name, at) in [
+        ("layers.0.query_key_value.weight", weight(20, 0, 48)),
+        ("layers.0.query_key_value.weight", weight(0, 40, 48)),
+        ("layers.1.query_key_value.scale", 4 * 20 + 3),
+        ("layers.1.query_key_value.bias", 4 * 31 + 3),
+        ("layers.0.attention_output.weight", weight(0, 20, 64)),
+        ("layers.0.attention_output.weight", weight(40, 0, 64)),
+        ("layers.0.intermediate.weight", weight(72, 0, 48)),
+        ("layers.1.output.weight", weight(0, 72, 80)),
+        ("layers.1.output.bias", last("layers.1.output.bias")),
+        ("layers.1.output_norm.weight", last("layers.1.output_norm.weight")),
+        ("embedding_norm.bias", last("embedding_norm.bias")),
+        ("word_embeddings", last("word_embeddings")),
+        ("position_embeddings", 40),
+    ] {
+        let mut bytes = whole.clone();
+        let place = &mut bytes[data_of(&whole, name)][at];
+        assert_eq!(*place, 0, "{name}");
+        // A weight that is allowed elsewhere; as the last byte of a float, 0.5.
+        *place = 63;
+        let what = name.rsplit_once('.').filter(|_| name.contains("norm")).map_or(name, |n| n.0);
+        let part =
+            what.trim_end_matches(".weight").trim_end_matches(".scale").trim_end_matches(".bias");
+        assert_error(
+            bytes,
+            ErrorKind::WeightsMalformed,
+            &format!("tensor {part:?} holds something"),
+        );
+    }
 }

@@ -3,7 +3,6 @@
 
 mod checkpoint;
 mod hf_config;
-mod manifest;
 mod tensors;
 
 use std::fmt;
@@ -16,8 +15,8 @@ use crate::weights::{FloatModel, Layer, Matrix};
 use hf_config::{Family, HfConfig};
 use tensors::Tensors;
 
+pub use crate::model::Manifest;
 pub use checkpoint::checkpoint_files;
-pub use manifest::Manifest;
 
 /// What to take from a checkpoint and how it is to be used.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -86,13 +86,26 @@ fn data_end(header: &[u8]) -> Option<usize> {
         .and_then(|end| usize::try_from(end).ok())
 }
 
-pub(super) fn metadata_value<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a str> {
+fn metadata_value<'a>(metadata: &'a Metadata, key: &str) -> Result<&'a str> {
     let values = metadata.metadata().as_ref();
     values.and_then(|values| values.get(key)).map(String::as_str).ok_or_else(|| {
         malformed(format!(
             "its header has no {key:?}; convert the checkpoint with `munjang convert`"
         ))
     })
+}
+
+/// The model id: 16 hex digits, by which an index knows its model.
+pub(super) fn read_model_id(metadata: &Metadata) -> Result<String> {
+    let id = metadata_value(metadata, "model_id")?;
+    let digits = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if id.len() != 16 || !digits {
+        let shown: String = id.chars().take(40).collect();
+        return Err(malformed(format!(
+            "its model_id is {shown:?}; expected 16 hexadecimal digits"
+        )));
+    }
+    Ok(id.to_owned())
 }
 
 pub(super) fn read_config(metadata: &Metadata) -> Result<ModelConfig> {

@@ -16,6 +16,7 @@
 //! [`ModelConfig`]). Packed weights come first, so that every panel starts on a cache line.
 
 mod header;
+mod padding;
 mod read;
 #[cfg(feature = "train")]
 mod to_float;

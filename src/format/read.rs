@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use safetensors::tensor::{Dtype, TensorInfo};
 
-use super::header::{MAX_FLOAT, malformed, metadata_value, mismatch, read_config, read_header};
-use super::{ModelFile, Norm, QuantizedLayer, QuantizedTable};
+use super::header::{MAX_FLOAT, malformed, mismatch, read_config, read_header, read_model_id};
+use super::{ModelFile, Norm, QuantizedLayer, QuantizedTable, padding};
 use crate::bytes::{AlignedBytes, SharedSlice};
 use crate::error::Result;
 use crate::kernels::{LANES, PackedMatrix, pack, padded};
@@ -18,7 +18,7 @@ impl ModelFile {
         let bytes = Arc::new(bytes);
         let (start, metadata) = read_header(bytes.as_slice())?;
         let config = read_config(&metadata)?;
-        let model_id = metadata_value(&metadata, "model_id")?.to_owned();
+        let model_id = read_model_id(&metadata)?;
 
         let mut tensors = Tensors { bytes: &bytes, start, found: metadata.tensors() };
         let hidden = padded(config.hidden_size);
@@ -44,7 +44,7 @@ impl ModelFile {
         if let Some(name) = tensors.found.keys().min() {
             return Err(malformed(format!("it holds a tensor {name:?} that no model has")));
         }
-        Ok(ModelFile {
+        let file = ModelFile {
             config,
             model_id,
             word_embeddings,
@@ -53,7 +53,9 @@ impl ModelFile {
             layers,
             tokenizer,
             bytes,
-        })
+        };
+        padding::check(&file)?;
+        Ok(file)
     }
 }
 

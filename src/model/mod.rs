@@ -5,6 +5,8 @@
 //! one sentence to another, and every scale belongs to one row or one sentence: an embedding does
 //! not depend on what else is in the batch.
 
+#[cfg(not(target_arch = "wasm32"))]
+mod manifest;
 mod scratch;
 
 use std::sync::Mutex;
@@ -19,6 +21,9 @@ use crate::kernels::{
 };
 use crate::tokenizer::Tokenizer;
 use scratch::Scratch;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub use manifest::Manifest;
 
 /// Tokens that go through the layers together; a longer sentence goes alone.
 const GROUP_TOKENS: usize = 3 * BLOCK_ROWS;

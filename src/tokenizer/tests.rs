@@ -269,7 +269,7 @@ fn files_that_tokenizers_panics_at_are_errors() {
         "continuing_subword_prefix":"##","max_input_chars_per_word":100}"###;
     for (part, said) in [
         (r#""decoder":{"type":"WordPiece",}"#, "trailing comma"),
-        (r#""decoder":{"type":"\ud800"}"#, "surrogate"),
+        (r#""decoder":{"type":"\ud800"}"#, "escape"),
         (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"?"}"#, "base64"),
         (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":7}"#, "not a text"),
         // Given twice, the first is not looked at beforehand; natively the panic is caught.

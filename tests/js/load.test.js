@@ -141,6 +141,8 @@ for (const worker of [true, false]) {
         assert.ok(error instanceof munjang.MunjangError, String(error));
         assert.equal(error.code, code, error.message);
         assert.ok(error.message.length > 30, error.message);
+        // No text was read: the file is to blame.
+        if (code === 'crashed') assert.match(error.message, /^The model file made .*not a text/);
       });
     }
 

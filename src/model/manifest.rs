@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::read_file;
+use super::ModelInfo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::read;
 use crate::hash::sha256_hex;
-use crate::model::ModelInfo;
 
 /// What a loader needs to know before it fetches a model file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Manifest {
     /// [`ErrorKind::Io`] if a file cannot be read, [`ErrorKind::DataInvalid`] if the manifest is
     /// not one, [`ErrorKind::WeightsMismatch`] if the model file is another.
     pub fn read_model(path: &Path) -> Result<(PathBuf, Vec<u8>)> {
-        let manifest: Manifest = serde_json::from_slice(&read_file(path)?).map_err(|source| {
+        let manifest: Manifest = serde_json::from_slice(&read(path)?).map_err(|source| {
             Error::new(ErrorKind::DataInvalid, format!("{} is not a manifest", path.display()))
                 .with_source(source)
         })?;
@@ -61,7 +61,7 @@ impl Manifest {
             ));
         }
         let file = path.with_file_name(&manifest.file);
-        let bytes = read_file(&file)?;
+        let bytes = read(&file)?;
         let differs = |what: &str, found: String, expected: String| {
             Error::new(
                 ErrorKind::WeightsMismatch,

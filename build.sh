@@ -316,7 +316,7 @@ stage_texts() {
     return
   fi
   say "Indexing the page's texts (a minute or two)"
-  quiet cargo build --release --bin munjang
+  quiet cargo build --locked --release --features cli --bin munjang
   work=$(mktemp -d)
   gunzip -c "$texts" >"$work/texts.jsonl"
   quiet "${CARGO_TARGET_DIR:-target}/release/munjang" index "$work/texts.jsonl" --output "$work/texts.index"
@@ -466,7 +466,7 @@ bench_search() {
   name=$(cat "$texts" models/manifest.json | sha256sum | cut -c 1-16)
   if [ ! -f "$data/$name.npy" ]; then
     say "Encoding $(wc -l <"$texts") sentences (once)"
-    quiet cargo build --release --bin munjang
+    quiet cargo build --locked --release --features cli --bin munjang
     "${CARGO_TARGET_DIR:-target}/release/munjang" encode --model models --output "$data/$name.npy" <"$texts"
   fi
   say "Measuring (some minutes; leave the machine alone)"

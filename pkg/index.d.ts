@@ -55,7 +55,7 @@ export interface EncoderInfo {
   readonly source: 'network' | 'cache' | 'file';
   /** The WebAssembly file in use. */
   readonly build: 'simd128' | 'relaxed';
-  /** Name of the SIMD kernels in it. */
+  /** Name of the SIMD kernels in it: `simd128`, `relaxed` or `relaxed-dot`. */
   readonly kernel: string;
   /** Whether it runs in workers, and in how many. */
   readonly worker: boolean;

@@ -207,3 +207,19 @@ fn texts_are_encoded_in_order_with_a_truncation_report() {
     let none = encoder.encode_batch(&nothing).unwrap();
     assert!(none.is_empty() && none.embeddings.is_empty() && none.rows().next().is_none());
 }
+
+/// Files that a fuzzer made, in which a row of equal values was divided by zero: the tables then disagreed,
+/// and debug builds panicked.
+#[test]
+fn a_model_without_layer_norm_eps_is_refused() {
+    for name in ["zero-eps-cls", "zero-eps-one-column"] {
+        let path = format!("{}/tests/fixtures/hostile/{name}.munjang", env!("CARGO_MANIFEST_DIR"));
+        let file = std::fs::read(path).unwrap();
+        let error = Encoder::from_bytes(file.as_slice()).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConfigInvalid, "{name}");
+        assert!(
+            error.to_string().contains("layer_norm_eps is 0e0; expected 1e-12 to 1"),
+            "{error}"
+        );
+    }
+}

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Numbers, config, float_model};
+use common::bits::{self, sentences};
+use common::{config, float_model};
 use munjang::internals::kernels::{self, Kernels};
 use munjang::{Encoder, format};
 use sha2::{Digest, Sha256};
@@ -14,15 +15,6 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 /// SHA-256 over the little-endian bytes of all embeddings below. It changes only with the
 /// quantizer, the kernels' definition or the fixture; say in the commit which it was.
 const EXPECTED: &str = "5929377df1d3493598c620bbccd0dde86bf98fee06c18f1adf22fdeb09e18f42";
-
-/// Two tables' worth of sentences: single tokens, around every block size, the longest.
-fn sentences(vocab_size: usize) -> Vec<Vec<u32>> {
-    let mut n = Numbers(7);
-    [1, 2, 3, 15, 16, 17, 31, 33, 63, 64, 65, 128, 255, 256, 257, 300]
-        .iter()
-        .map(|&len| n.ids(len, vocab_size))
-        .collect()
-}
 
 /// Texts through the tokenizer: empty, blank, unknown words, jamo, one that is cut off.
 fn texts() -> Vec<String> {
@@ -41,15 +33,9 @@ fn hash(kernels: &'static Kernels) -> String {
     let mut sha = Sha256::new();
     sha.update(&file);
     let encoder = Encoder::with_kernels(file, kernels).unwrap();
-    let mut add = |embeddings: Vec<f32>| {
-        assert!(embeddings.iter().any(|&x| x != 0.0));
-        for x in embeddings {
-            sha.update(x.to_le_bytes());
-        }
-    };
-    add(encoder.encode_ids(&ids).unwrap());
-    add(encoder.encode_batch(&texts()).unwrap().embeddings);
-    sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    bits::add(&mut sha, &encoder.encode_ids(&ids).unwrap());
+    bits::add(&mut sha, &encoder.encode_batch(&texts()).unwrap().embeddings);
+    bits::hex(sha)
 }
 
 #[test]
@@ -58,6 +44,14 @@ fn every_build_gives_the_same_bits() {
     assert!(tables.iter().any(|table| table.name == "scalar"));
     for table in tables {
         assert_eq!(hash(table), EXPECTED, "kernels {}", table.name);
+    }
+}
+
+/// Every activation and every pooling.
+#[test]
+fn every_activation_and_pooling_gives_the_same_bits() {
+    for table in kernels::available() {
+        assert_eq!(bits::of_variants(table), bits::VARIANTS, "kernels {}", table.name);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What loading asks of every weight, as fast as it goes here; `pack` has the definitions.
 
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 use super::pack;
 
 /// [`pack::channel_sums`].

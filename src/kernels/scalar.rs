@@ -13,15 +13,19 @@ use crate::quant::RowScale;
 pub static KERNELS: Kernels = Kernels {
     name: "scalar",
     gemm,
-    // SAFETY of the calls: plain tiles and lanes need no instruction set.
+    // SAFETY (here and below): plain tiles and lanes need no instruction set.
     gemm_i16: |a, depth, b, columns, out| unsafe {
         product_i16::<PlainTile>((a, depth), depth, (b, columns), out)
     },
+    // SAFETY: as above.
     quantize_rows: |x, stride, f, out| unsafe { rows::quantize_rows::<Plain>(x, stride, f, out) },
+    // SAFETY: as above.
     add_layer_norm: |x, residual, norm| unsafe { rows::add_layer_norm::<Plain>(x, residual, norm) },
+    // SAFETY: as above.
     softmax: |scores, args, out, sums| unsafe {
         softmax::softmax::<Plain>(scores, args, out, sums)
     },
+    // SAFETY: as above.
     attention: |args, scratch, context| unsafe {
         attention::attention::<PlainTile, Plain>(args, scratch, context)
     },

@@ -77,16 +77,22 @@ macro_rules! table {
             // SAFETY: this function enables what the lanes need.
             unsafe { $crate::kernels::softmax::softmax::<$lanes>(scores, args, out, sums) }
         }
-        // SAFETY of the calls: the table is handed out only where the features were detected (or,
-        // in WebAssembly, where the module that needs them was accepted).
+        // Where the features need no detection, calling these functions is safe.
         #[allow(unused_unsafe)]
         Kernels {
             name: $name,
+            // SAFETY (here and below): the table is handed out only where the features were detected
+            // or, in WebAssembly, where the module that needs them was accepted.
             gemm: |a, w, out| unsafe { gemm(a, w, out) },
+            // SAFETY: as above.
             gemm_i16: |a, depth, b, columns, out| unsafe { gemm_i16(a, depth, b, columns, out) },
+            // SAFETY: as above.
             quantize_rows: |x, stride, f, out| unsafe { quantize(x, stride, f, out) },
+            // SAFETY: as above.
             add_layer_norm: |x, residual, norm| unsafe { add_layer_norm(x, residual, norm) },
+            // SAFETY: as above.
             softmax: |scores, args, out, sums| unsafe { softmax(scores, args, out, sums) },
+            // SAFETY: as above.
             attention: |args, scratch, context| unsafe { attend(args, scratch, context) },
         }
     }};

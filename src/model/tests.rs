@@ -21,7 +21,11 @@ fn model(pooling: Pooling) -> Vec<u8> {
     let norm = || LayerNorm { weight: vec![1.0; HIDDEN], bias: vec![0.0; HIDDEN] };
     let mut word_embeddings = matrix(VOCAB, HIDDEN);
     word_embeddings.data[3 * HIDDEN..].fill(0.5);
-    let vocab = r#"{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0],["a",-1],["b",-2],["c",-3]]}"#;
+    let tokenizer = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],
+        "normalizer":null,"pre_tokenizer":{"type":"Metaspace","replacement":"▁",
+        "prepend_scheme":"always","split":true},"post_processor":null,"decoder":null,
+        "model":{"type":"Unigram","unk_id":0,"byte_fallback":false,
+        "vocab":[["<unk>",0.0],["a",-1.0],["b",-2.0],["c",-3.0]]}}"#;
     let layer = Layer {
         query: linear(),
         key: linear(),
@@ -46,7 +50,7 @@ fn model(pooling: Pooling) -> Vec<u8> {
             pooling,
             prefix: String::new(),
         },
-        tokenizer_json: format!(r#"{{"model":{vocab}}}"#).into_bytes(),
+        tokenizer_json: tokenizer.into(),
         word_embeddings,
         position_embeddings: Matrix { rows: 8, cols: HIDDEN, data: vec![0.0; 8 * HIDDEN] },
         embedding_norm: norm(),

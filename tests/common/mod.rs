@@ -1,6 +1,8 @@
 //! A small random model for tests that need no trained one.
 #![allow(dead_code)]
 
+pub mod bits;
+
 use munjang::config::{Activation, ModelConfig, Pooling};
 use munjang::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
 

@@ -200,7 +200,6 @@ fn join_one([four]: [v128; 1], f: impl Fn(v128, v128) -> v128) -> f32 {
 #[derive(Clone, Copy)]
 pub(super) struct Eight(v128);
 
-// SAFETY of the blocks below: the slices have room for 8 values.
 impl lanes::Shorts for Eight {
     const WIDTH: usize = 8;
 
@@ -213,12 +212,14 @@ impl lanes::Shorts for Eight {
     unsafe fn below(best: i32, scores: &[i32], shift: u32) -> Self {
         let scores = scores.as_ptr().cast::<v128>();
         let best = i32x4_splat(best);
+        // SAFETY: the values are there (the caller's promise).
         let (a, b) = unsafe { (v128_load(scores), v128_load(scores.add(1))) };
         let (a, b) = (i32x4_sub(best, a), i32x4_sub(best, b));
         Eight(i16x8_narrow_i32x4(i32x4_shr(a, shift), i32x4_shr(b, shift)))
     }
     #[inline(always)]
     unsafe fn store(self, to: &mut [i16]) {
+        // SAFETY: the values are there (the caller's promise).
         unsafe { v128_store(to.as_mut_ptr().cast(), self.0) }
     }
     #[inline(always)]
@@ -253,6 +254,7 @@ impl lanes::Shorts for Eight {
     #[inline(always)]
     unsafe fn powers() -> Self {
         let powers = std::hint::black_box(lanes::POWERS);
+        // SAFETY: the values are there (the caller's promise).
         Eight(unsafe { v128_load(powers.as_ptr().cast()) })
     }
     // Relaxed, it is one instruction of x86; it differs for places from 16 to 127.
@@ -272,7 +274,6 @@ macro_rules! registers {
         #[derive(Clone, Copy)]
         pub(super) struct $name([v128; $registers]);
 
-        // SAFETY of the blocks below: the slices have room for `WIDTH` values.
         #[rustfmt::skip]
         impl Lanes for $name {
             const WIDTH: usize = 4 * $registers;
@@ -295,11 +296,13 @@ macro_rules! registers {
             #[inline(always)]
             unsafe fn load(from: &[f32]) -> Self {
                 let from = from.as_ptr().cast::<v128>();
+                // SAFETY: the values are there (the caller's promise).
                 unsafe { $name([$(v128_load(from.add($i))),*]) }
             }
             #[inline(always)]
             unsafe fn store(self, to: &mut [f32]) {
                 let to = to.as_mut_ptr().cast::<v128>();
+                // SAFETY: the values are there (the caller's promise).
                 unsafe { $(v128_store(to.add($i), self.0[$i]);)* }
             }
             #[inline(always)]
@@ -345,12 +348,14 @@ macro_rules! registers {
             #[inline(always)]
             unsafe fn load_int(from: &[i32]) -> Self::Int {
                 let from = from.as_ptr().cast::<v128>();
+                // SAFETY: the values are there (the caller's promise).
                 unsafe { [$(v128_load(from.add($i))),*] }
             }
             #[inline(always)]
             unsafe fn sum_i16(row: &[i16]) -> i32 {
                 let mut sums = i32x4_splat(0);
                 for row in row.chunks_exact(8) {
+                    // SAFETY: the values are there (the caller's promise).
                     let row = unsafe { v128_load(row.as_ptr().cast()) };
                     sums = i32x4_add(sums, i32x4_extadd_pairwise_i16x8(row));
                 }
@@ -384,12 +389,14 @@ macro_rules! registers {
                 // Clamped where 8 lanes lie side by side; narrowing then has nothing to saturate.
                 let clamp = |x| i16x8_min(i16x8_max(x, i16x8_splat(0)), i16x8_splat(127));
                 let bytes = u8x16_narrow_i16x8(clamp(low_halves(a, b)), clamp(low_halves(c, d)));
+                // SAFETY: the values are there (the caller's promise).
                 unsafe { v128_store(to.as_mut_ptr().cast(), bytes) }
             }
             #[inline(always)]
             unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
                 let to = to.as_mut_ptr();
                 for (i, x) in x.chunks(2).enumerate() {
+                    // SAFETY: the values are there (the caller's promise).
                     unsafe {
                         match *x {
                             [a, b] => v128_store(to.add(8 * i).cast(), low_halves(a, b)),
@@ -403,12 +410,14 @@ macro_rules! registers {
             // the sum lies in the high half.
             #[inline(always)]
             unsafe fn store_rounded(self, magic: Self, to: &mut [i16]) {
+                // SAFETY: the values are there (the caller's promise).
                 unsafe { Self::store_i16(self.add(magic).bits(), to) }
             }
             #[inline(always)]
             unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
                 let low = i32x4_splat(0xffff);
                 let to = to.as_mut_ptr().cast::<v128>();
+                // SAFETY: the values are there (the caller's promise).
                 unsafe {
                     $(v128_store(to.add($i), v128_bitselect(a[$i], i32x4_shl(b[$i], 16), low));)*
                 }

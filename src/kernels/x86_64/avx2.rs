@@ -103,19 +103,19 @@ pub(super) struct Floats(__m256, __m256);
 #[derive(Clone, Copy)]
 pub(super) struct Shorts(__m256i);
 
-// SAFETY of the blocks below: the tables that use these lanes are handed out only with AVX2, and the
-// slices have room for 16 values.
 #[rustfmt::skip]
 impl lanes::Shorts for Shorts {
     const WIDTH: usize = LANES;
 
     #[inline(always)]
     unsafe fn constant(x: i16) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_set1_epi16(x)) }
     }
     #[inline(always)]
     unsafe fn below(best: i32, scores: &[i32], shift: u32) -> Self {
         let scores = scores.as_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             let (best, shift) = (_mm256_set1_epi32(best), _mm_cvtsi32_si128(shift as i32));
             let a = _mm256_sra_epi32(_mm256_sub_epi32(best, _mm256_loadu_si256(scores)), shift);
@@ -126,36 +126,44 @@ impl lanes::Shorts for Shorts {
     }
     #[inline(always)]
     unsafe fn store(self, to: &mut [i16]) {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), self.0) }
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_sub_epi16(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_mullo_epi16(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn scale(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_mulhrs_epi16(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn halvings(self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_srai_epi16::<10>(self.0)) }
     }
     #[inline(always)]
     unsafe fn fraction(self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe {
             Shorts(_mm256_and_si256(_mm256_slli_epi16::<5>(self.0), _mm256_set1_epi16(i16::MAX)))
         }
     }
     #[inline(always)]
     unsafe fn sub_bytes(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_sub_epi8(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn powers() -> Self {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             let powers = _mm_loadu_si128(lanes::POWERS.as_ptr().cast());
             Shorts(_mm256_broadcastsi128_si256(powers))
@@ -163,12 +171,11 @@ impl lanes::Shorts for Shorts {
     }
     #[inline(always)]
     unsafe fn at(self, places: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Shorts(_mm256_shuffle_epi8(self.0, places.0)) }
     }
 }
 
-// SAFETY of the blocks below: the table that uses these lanes is handed out only with AVX2, and
-// the arrays have room for 16 values.
 #[rustfmt::skip]
 impl Lanes for Floats {
     const WIDTH: usize = LANES;
@@ -178,14 +185,17 @@ impl Lanes for Floats {
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
     }
     #[inline(always)]
     unsafe fn load(from: &[f32]) -> Self {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe { Floats(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
     }
     #[inline(always)]
     unsafe fn store(self, to: &mut [f32]) {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             _mm256_storeu_ps(to.as_mut_ptr(), self.0);
             _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
@@ -193,27 +203,33 @@ impl Lanes for Floats {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
     }
     // The instruction gives its second operand where neither is smaller.
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_min_ps(other.0, self.0), _mm256_min_ps(other.1, self.1)) }
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_max_ps(other.0, self.0), _mm256_max_ps(other.1, self.1)) }
     }
     #[inline(always)]
     unsafe fn abs(self) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe {
             let sign = _mm256_set1_ps(-0.0);
             Floats(_mm256_andnot_ps(sign, self.0), _mm256_andnot_ps(sign, self.1))
@@ -221,35 +237,43 @@ impl Lanes for Floats {
     }
     #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1)) }
     }
     #[inline(always)]
     unsafe fn from_bits(bits: Self::Int) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_castsi256_ps(bits.0), _mm256_castsi256_ps(bits.1)) }
     }
     #[inline(always)]
     unsafe fn from_int(x: Self::Int) -> Self {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { Floats(_mm256_cvtepi32_ps(x.0), _mm256_cvtepi32_ps(x.1)) }
     }
     #[inline(always)]
     unsafe fn splat_int(x: i32) -> Self::Int {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
     }
     #[inline(always)]
     unsafe fn load_int(from: &[i32]) -> Self::Int {
         let from = from.as_ptr().cast::<__m256i>();
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe { (_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))) }
     }
     #[inline(always)]
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { (_mm256_add_epi32(a.0, b.0), _mm256_add_epi32(a.1, b.1)) }
     }
     #[inline(always)]
     unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        // SAFETY: AVX2 is there (the caller's promise).
         unsafe { (_mm256_slli_epi32::<23>(x.0), _mm256_slli_epi32::<23>(x.1)) }
     }
     #[inline(always)]
     unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             // Packing works in halves of a register; the permutation restores the order.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
@@ -260,6 +284,7 @@ impl Lanes for Floats {
     }
     #[inline(always)]
     unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(x.0, x.1));
             _mm256_storeu_si256(to.as_mut_ptr().cast(), words);
@@ -267,6 +292,7 @@ impl Lanes for Floats {
     }
     #[inline(always)]
     unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
+        // SAFETY: AVX2 and the values are there (the caller's promises).
         unsafe {
             // The low halves of `a` and, shifted into the high halves, of `b`.
             let low = _mm256_blend_epi16::<0b10101010>(a.0, _mm256_slli_epi32::<16>(b.0));

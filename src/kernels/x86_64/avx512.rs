@@ -82,8 +82,6 @@ impl Tile for Avx512 {
 #[derive(Clone, Copy)]
 pub(super) struct Floats(__m512);
 
-// SAFETY of the blocks below: the table that uses these lanes is handed out only with AVX-512,
-// and the arrays have room for 16 values.
 #[rustfmt::skip]
 impl Lanes for Floats {
     const WIDTH: usize = LANES;
@@ -94,71 +92,88 @@ impl Lanes for Floats {
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_set1_ps(x)) }
     }
     #[inline(always)]
     unsafe fn load(from: &[f32]) -> Self {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe { Floats(_mm512_loadu_ps(from.as_ptr())) }
     }
     #[inline(always)]
     unsafe fn store(self, to: &mut [f32]) {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_sub_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_mul_ps(self.0, other.0)) }
     }
     // The instruction gives its second operand where neither is smaller.
     #[inline(always)]
     unsafe fn min(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_min_ps(other.0, self.0)) }
     }
     #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_max_ps(other.0, self.0)) }
     }
     #[inline(always)]
     unsafe fn abs(self) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_abs_ps(self.0)) }
     }
     #[inline(always)]
     unsafe fn bits(self) -> Self::Int {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { _mm512_castps_si512(self.0) }
     }
     #[inline(always)]
     unsafe fn from_bits(bits: Self::Int) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_castsi512_ps(bits)) }
     }
     #[inline(always)]
     unsafe fn from_int(x: Self::Int) -> Self {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { Floats(_mm512_cvtepi32_ps(x)) }
     }
     #[inline(always)]
     unsafe fn splat_int(x: i32) -> Self::Int {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { _mm512_set1_epi32(x) }
     }
     #[inline(always)]
     unsafe fn load_int(from: &[i32]) -> Self::Int {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
     }
     #[inline(always)]
     unsafe fn add_int(a: Self::Int, b: Self::Int) -> Self::Int {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
     unsafe fn to_exponent(x: Self::Int) -> Self::Int {
+        // SAFETY: AVX-512 is there (the caller's promise).
         unsafe { _mm512_slli_epi32::<23>(x) }
     }
     #[inline(always)]
     unsafe fn store_u7(x: Self::Int, to: &mut [u8]) {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe {
             let x = _mm512_max_epi32(x, _mm512_setzero_si512());
             let x = _mm512_min_epi32(x, _mm512_set1_epi32(127));
@@ -167,10 +182,12 @@ impl Lanes for Floats {
     }
     #[inline(always)]
     unsafe fn store_i16(x: Self::Int, to: &mut [i16]) {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi16(x)) }
     }
     #[inline(always)]
     unsafe fn store_pairs(a: Self::Int, b: Self::Int, to: &mut [i16]) {
+        // SAFETY: AVX-512 and the values are there (the caller's promises).
         unsafe {
             // The low halves of `a` and, shifted into the high halves, of `b`.
             let pairs = _mm512_mask_blend_epi16(0xaaaa_aaaa, a, _mm512_slli_epi32::<16>(b));

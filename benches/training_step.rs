@@ -43,7 +43,7 @@ impl Ours {
             layer_norm_eps: 1e-12,
             hidden_act: Activation::Gelu,
             pooling: Pooling::Mean,
-            prefix: String::new(),
+            ..ModelConfig::default()
         };
         let weights = random_float_model(&config, 1);
         let mut model = BertModel::from_float_model(&weights, &Device::Cpu)?;

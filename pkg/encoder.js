@@ -300,7 +300,8 @@ function describe(loaded, { build, worker, workers }, timings) {
     kernel: loaded.kernel,
     worker: Boolean(worker),
     workers,
-    hiddenSize: config.hidden_size,
+    // A dense module after pooling gives another number of values than the layers have.
+    hiddenSize: loaded.dimension ?? config.hidden_size,
     maxTokens: config.max_position_embeddings,
     numHiddenLayers: config.num_hidden_layers,
     vocabSize: config.vocab_size,

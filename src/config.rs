@@ -1,15 +1,18 @@
 //! The sizes and choices that define a model.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
 /// The non-linearity of the feed-forward layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Activation {
     /// `x · Φ(x)` with the exact normal distribution function (BERT's `gelu`).
+    #[default]
     Gelu,
     /// The tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
     GeluTanh,
@@ -18,14 +21,77 @@ pub enum Activation {
 }
 
 /// How token states become one sentence embedding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Pooling {
     /// The mean over all of the sentence's tokens, special tokens included.
+    #[default]
     Mean,
     /// The state of the first token.
     Cls,
+}
+
+/// Which end of a text is cut off if it has more tokens than the model takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TruncationSide {
+    /// The beginning is kept.
+    #[default]
+    Right,
+    /// The end is kept, special tokens included; the prefix is cut off first.
+    Left,
+}
+
+impl TruncationSide {
+    /// `right` or `left`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TruncationSide::Right => "right",
+            TruncationSide::Left => "left",
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == TruncationSide::default()
+    }
+}
+
+/// The non-linearity of a dense module after pooling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DenseActivation {
+    /// None.
+    #[default]
+    Identity,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `1 / (1 + exp(−x))`.
+    Sigmoid,
+    /// `x · Φ(x)` with the normal distribution function.
+    Gelu,
+}
+
+/// A step between pooling and the embedding, a module of sentence-transformers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum AfterPooling {
+    /// `activation(weight · x + bias)`.
+    Dense {
+        /// Values that go in.
+        in_features: usize,
+        /// Values that come out.
+        out_features: usize,
+        /// What is done to each of them.
+        activation: DenseActivation,
+    },
+    /// Division by the length.
+    Normalize,
 }
 
 /// The configuration stored in a model file.
@@ -33,10 +99,13 @@ pub enum Pooling {
 /// Names follow Hugging Face's BERT configuration. `max_position_embeddings` counts *usable*
 /// positions: for RoBERTa checkpoints the converter has already removed the offset rows, and
 /// token-type embeddings are folded into the position embeddings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// Fields beyond `prefix` are written only where they say something, so a model that needs none of
+/// them has the same bytes and the same id as before they were there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Where the weights came from: `bert`, `roberta`, `xlm-roberta`, `distilbert`.
+    /// Where the weights came from: `bert`, `roberta`, `xlm-roberta`, `distilbert`, `electra`.
     pub model_type: String,
     /// Rows of the word embedding.
     pub vocab_size: usize,
@@ -59,6 +128,24 @@ pub struct ModelConfig {
     /// Put before every text by the encoder, such as `"query: "`; empty for none.
     #[serde(default)]
     pub prefix: String,
+    /// Names of prefixes that the model was trained with, such as `query`; for information. `prefix` is
+    /// the one in use.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prompts: BTreeMap<String, String>,
+    /// Which end of too long a text is cut off.
+    #[serde(default, skip_serializing_if = "TruncationSide::is_default")]
+    pub truncation_side: TruncationSide,
+    /// RoBERTa counts positions over the tokens that are not this one, which has a position of its
+    /// own. `None`: every token counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token_id: Option<u32>,
+    /// Width of the embeddings where it is not `hidden_size` (ELECTRA): a linear layer follows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_size: Option<usize>,
+    /// What happens to the pooled states, in order. Division by the length always comes last and is
+    /// not listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_pooling: Vec<AfterPooling>,
 }
 
 /// Upper bounds of what this build runs. They keep a hostile file from asking for absurd sizes and
@@ -81,14 +168,32 @@ pub mod limits {
     /// Of `layer_norm_eps`: what published models use lies well within. Without a smallest one the row
     /// of equal values would be divided by zero.
     pub const LAYER_NORM_EPS: std::ops::RangeInclusive<f32> = 1e-12..=1.0;
-    /// Longest `prefix` in bytes.
+    /// Longest `prefix`, and longest prompt or name of one, in bytes.
     pub const PREFIX_BYTES: usize = 1024;
+    /// Most `prompts`.
+    pub const PROMPTS: usize = 64;
+    /// Most steps `after_pooling`.
+    pub const AFTER_POOLING: usize = 8;
 }
 
 impl ModelConfig {
     /// Width of one attention head.
     pub fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads
+    }
+
+    /// Width of a token's embedding, before the projection to `hidden_size` if there is one.
+    pub fn embedding_width(&self) -> usize {
+        self.embedding_size.unwrap_or(self.hidden_size)
+    }
+
+    /// Values of a sentence embedding: `hidden_size`, or what the last dense module gives.
+    pub fn dimension(&self) -> usize {
+        let dense = |step: &AfterPooling| match step {
+            AfterPooling::Dense { out_features, .. } => Some(*out_features),
+            AfterPooling::Normalize => None,
+        };
+        self.after_pooling.iter().rev().find_map(dense).unwrap_or(self.hidden_size)
     }
 
     /// Checks every field against [`limits`] and the others.
@@ -135,6 +240,62 @@ impl ModelConfig {
                 limits::PREFIX_BYTES
             )));
         }
+        self.validate_additions()
+    }
+
+    /// The fields that only some models have.
+    fn validate_additions(&self) -> Result<()> {
+        let in_range = |name: &str, value: usize, max: usize| {
+            if (1..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config_invalid(format!("{name} is {value}; expected 1 to {max}")))
+            }
+        };
+        if self.prompts.len() > limits::PROMPTS {
+            return Err(Error::config_invalid(format!(
+                "it has {} prompts; at most {} are allowed",
+                self.prompts.len(),
+                limits::PROMPTS
+            )));
+        }
+        for (name, prompt) in &self.prompts {
+            if name.len().max(prompt.len()) > limits::PREFIX_BYTES {
+                return Err(Error::config_invalid(format!(
+                    "prompt {:.20?} has {} bytes; at most {} are allowed",
+                    name,
+                    name.len().max(prompt.len()),
+                    limits::PREFIX_BYTES
+                )));
+            }
+        }
+        if self.pad_token_id.is_some_and(|id| id as usize >= limits::VOCAB_SIZE) {
+            return Err(Error::config_invalid(format!(
+                "pad_token_id is {}; expected less than {}",
+                self.pad_token_id.unwrap_or_default(),
+                limits::VOCAB_SIZE
+            )));
+        }
+        if let Some(size) = self.embedding_size {
+            in_range("embedding_size", size, limits::HIDDEN_SIZE)?;
+        }
+        in_range(
+            "after_pooling's steps + 1",
+            self.after_pooling.len() + 1,
+            limits::AFTER_POOLING + 1,
+        )?;
+        let mut width = self.hidden_size;
+        for step in &self.after_pooling {
+            if let &AfterPooling::Dense { in_features, out_features, .. } = step {
+                in_range("out_features", out_features, limits::HIDDEN_SIZE)?;
+                if in_features != width {
+                    return Err(Error::config_invalid(format!(
+                        "a dense module takes {in_features} values; {width} come to it"
+                    )));
+                }
+                width = out_features;
+            }
+        }
         Ok(())
     }
 }
@@ -157,7 +318,7 @@ mod tests {
             layer_norm_eps,
             hidden_act: Activation::Gelu,
             pooling: Pooling::Mean,
-            prefix: String::new(),
+            ..ModelConfig::default()
         };
         for eps in [1e-12, 1e-7, 1e-5, 1.0] {
             config(eps).validate().unwrap();

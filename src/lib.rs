@@ -56,6 +56,7 @@ pub mod model;
 mod quant;
 pub mod search;
 #[cfg(feature = "cli")]
+#[cfg_attr(not(feature = "train"), allow(dead_code))]
 mod table;
 pub mod tokenizer;
 #[cfg(feature = "train")]

@@ -30,7 +30,7 @@ pub struct Linear {
     pub bias: Vec<f32>,
 }
 
-/// Gain and bias of a layer normalization, `hidden_size` values each.
+/// Gain and bias of a layer normalization, one value each for every value of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerNorm {
     /// Gain (`weight` in PyTorch).
@@ -67,12 +67,26 @@ pub struct FloatModel {
     pub config: ModelConfig,
     /// The `tokenizer.json` that produces the ids, as bytes.
     pub tokenizer_json: Vec<u8>,
-    /// `vocab_size × hidden_size`.
+    /// `vocab_size × embedding_width`, which is `hidden_size` but in ELECTRA.
     pub word_embeddings: Matrix,
-    /// `max_position_embeddings × hidden_size`, token type 0 added in.
+    /// `max_position_embeddings × embedding_width`, token type 0 added in.
     pub position_embeddings: Matrix,
     /// Of the sum of both.
     pub embedding_norm: LayerNorm,
     /// `num_hidden_layers` of them.
     pub layers: Vec<Layer>,
+    /// What only some models have.
+    pub additions: Additions,
+}
+
+/// Weights that the config asks for beyond a BERT's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Additions {
+    /// With `pad_token_id`: the position of that token, token type 0 added in; as wide as the
+    /// embeddings.
+    pub padding_position: Option<Vec<f32>>,
+    /// With `embedding_size`: `hidden_size × embedding_size`, after the embeddings' normalization.
+    pub embedding_projection: Option<Linear>,
+    /// One for each dense module of `after_pooling`.
+    pub dense: Vec<Linear>,
 }

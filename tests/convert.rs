@@ -88,8 +88,9 @@ impl Copy {
 fn unsupported_architectures_are_named() {
     let unsupported = "checkpoint_unsupported";
     Copy::of("bert")
-        .config("model_type", "electra")
-        .fails(unsupported, &["\"electra\"", "distilbert"]);
+        .config("model_type", "deberta-v2")
+        .fails(unsupported, &["\"deberta-v2\"", "disentangled", "distilbert"]);
+    Copy::of("bert").config("model_type", "albert").fails(unsupported, &["\"albert\"", "electra"]);
     Copy::of("bert").config("hidden_act", "silu").fails(unsupported, &["\"silu\"", "gelu"]);
     Copy::of("distilbert").config("activation", "mish").fails(unsupported, &["\"mish\""]);
     Copy::of("bert")
@@ -110,7 +111,7 @@ fn bad_configs_are_named() {
     bert().config("num_hidden_layers", 0).fails("checkpoint_invalid", &["0 layers"]);
     bert()
         .config("max_position_embeddings", 100_000)
-        .fails("config_invalid", &["max_position_embeddings", "100000", "max_tokens"]);
+        .fails("config_invalid", &["max_position_embeddings", "100000", "--max-tokens"]);
     let copy = bert();
     std::fs::write(copy.path("config.json"), "<html>").unwrap();
     copy.fails("checkpoint_invalid", &["config.json", "not a JSON object"]);
@@ -163,8 +164,9 @@ fn vocabularies_that_do_not_match_are_refused() {
     std::fs::write(copy.path("tokenizer.json"), "{}").unwrap();
     copy.fails("tokenizer_invalid", &["tokenizer.json"]);
     std::fs::remove_file(copy.path("tokenizer.json")).unwrap();
-    std::fs::write(copy.path("vocab.txt"), "").unwrap();
     copy.fails("checkpoint_invalid", &["tokenizer.json", "vocab.txt", "save_pretrained"]);
+    std::fs::write(copy.path("vocab.txt"), "").unwrap();
+    copy.fails("checkpoint_invalid", &["vocab.txt", "0 lines"]);
 }
 
 #[test]
@@ -177,6 +179,8 @@ fn truncated_weights_are_refused_at_every_length() {
     }
     std::fs::remove_file(copy.path("model.safetensors")).unwrap();
     std::fs::write(copy.path("pytorch_model.bin"), "").unwrap();
+    copy.fails("checkpoint_invalid", &["pytorch_model.bin", "(0 bytes)", "torch.save"]);
+    std::fs::remove_file(copy.path("pytorch_model.bin")).unwrap();
     copy.fails("checkpoint_invalid", &["model.safetensors", "pytorch_model.bin"]);
 }
 
@@ -245,8 +249,9 @@ fn options_choose_layers_pooling_prefix_and_length() {
     let cut = read(ConvertOptions {
         layers: Some(vec![0, 2]),
         pooling: Some(Pooling::Cls),
-        prefix: "query: ".into(),
+        prefix: Some("query: ".into()),
         max_tokens: Some(17),
+        ..ConvertOptions::default()
     })
     .unwrap();
     assert_eq!(cut.config.num_hidden_layers, 2);

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use munjang::cli::{self, convert, encode, eval, index, info, search, similarity};
+use munjang::cli::{self, convert, encode, eval, index, info, mark_texts, search, similarity};
 
 #[derive(Parser)]
 #[command(name = "munjang", version, about = "Korean sentence embeddings")]
@@ -30,7 +30,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    cli::exit_code(match Command::parse() {
+    cli::exit_code(match Command::parse_from(mark_texts(std::env::args_os())) {
         Command::Convert(args) => convert::run(args),
         Command::Encode(args) => encode::run(args),
         Command::Similarity(args) => similarity::run(args),

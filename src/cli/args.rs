@@ -1,6 +1,7 @@
 //! Arguments that several commands share.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -22,16 +23,46 @@ pub struct ModelArg {
 impl ModelArg {
     /// Loads the model that `--model`, `MUNJANG_MODEL` or the default place names.
     pub(super) fn load(&self) -> Result<Encoder> {
-        let path = match &self.model {
-            Some(path) if path.is_dir() => path.join("manifest.json"),
-            Some(path) => path.clone(),
-            None => default_manifest()?,
-        };
-        if path.extension().is_some_and(|extension| extension == "json") {
-            return Encoder::from_bytes(Manifest::read_model(&path)?.1);
+        match &self.model {
+            Some(path) => load(path),
+            None => load(&default_manifest()?),
         }
-        Encoder::from_bytes(read(&path)?)
     }
+}
+
+/// Loads the model at `path`: a model file, its manifest, or the folder of that.
+pub(super) fn load(path: &Path) -> Result<Encoder> {
+    let path = if path.is_dir() { path.join("manifest.json") } else { path.to_owned() };
+    if path.extension().is_some_and(|extension| extension == "json") {
+        return Encoder::from_bytes(Manifest::read_model(&path)?.1);
+    }
+    Encoder::from_bytes(read(&path)?)
+}
+
+/// Put before an argument that begins with a hyphen and is a text.
+const TEXT: char = '\u{1}';
+
+/// Marks arguments that begin with a hyphen but cannot be options, such as `-비가 옵니다`, so that they are
+/// taken as texts wherever they stand. Options have a name of ASCII letters.
+pub fn mark_texts(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| match arg.to_str() {
+        Some(text) if is_text(text) => format!("{TEXT}{text}").into(),
+        _ => arg,
+    })
+}
+
+fn is_text(arg: &str) -> bool {
+    let Some(name) = arg.strip_prefix('-') else { return false };
+    match name.strip_prefix('-') {
+        Some(long) => !long.is_empty() && !long.starts_with(|c: char| c.is_ascii_alphabetic()),
+        None => !name.starts_with(|c: char| c.is_ascii_alphabetic()),
+    }
+}
+
+/// A text of the command line, without the mark of [`mark_texts`].
+#[allow(clippy::unnecessary_wraps)]
+pub(super) fn text(arg: &str) -> std::result::Result<String, std::convert::Infallible> {
+    Ok(arg.strip_prefix(TEXT).filter(|text| is_text(text)).unwrap_or(arg).to_owned())
 }
 
 fn default_manifest() -> Result<PathBuf> {

@@ -16,7 +16,7 @@ use crate::files::PendingFile;
 pub struct EncodeArgs {
     #[command(flatten)]
     model: ModelArg,
-    /// Write to a file: .npy (float32, lines × hidden_size) or .jsonl. Without it, JSON lines go to
+    /// Write to a file: .npy (float32, lines × dimension) or .jsonl. Without it, JSON lines go to
     /// standard output: {"embedding": [...], "tokens": n, "truncated": false}
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct EncodeArgs {
 /// Whatever is wrong with the model or the input, or keeps the output from being written.
 pub fn run(args: EncodeArgs) -> Result<()> {
     let encoder = args.model.load()?;
-    let hidden = encoder.config().hidden_size;
+    let hidden = encoder.dimension();
     let mut sink = match &args.output {
         None => Sink::Stdout(BufWriter::new(io::stdout())),
         Some(path) => Sink::create(path, hidden)?,

@@ -28,7 +28,7 @@ pub fn run(args: InfoArgs) -> Result<()> {
         .expect("a config becomes JSON");
     if args.json {
         let json = serde_json::json!({"modelId": info.model_id, "formatVersion": info.format_version,
-            "bytes": info.bytes, "kernel": info.kernel, "config": config});
+            "bytes": info.bytes, "kernel": info.kernel, "dimension": info.config.dimension(), "config": config});
         return print(&format!("{json}\n"));
     }
     let mut text = format!(
@@ -36,7 +36,14 @@ pub fn run(args: InfoArgs) -> Result<()> {
          kernels on this machine  {}\n",
         info.model_id, info.format_version, info.bytes, info.kernel
     );
+    text += &format!("values of an embedding   {}\n", info.config.dimension());
     for (name, value) in config.as_object().into_iter().flatten() {
+        if name == "prompts" {
+            for (name, prompt) in value.as_object().into_iter().flatten() {
+                text += &format!("{:23}  {prompt}\n", format!("prompt {name:?}"));
+            }
+            continue;
+        }
         text += &format!("{name:23}  {value}\n");
     }
     print(&text)

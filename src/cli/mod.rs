@@ -15,4 +15,5 @@ pub mod similarity;
 #[cfg(feature = "train")]
 pub mod train;
 
+pub use args::mark_texts;
 pub use output::exit_code;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::ModelArg;
+use super::args::{ModelArg, text};
 use super::corpus::{Corpus, IndexOptions};
 use super::output::print;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +19,7 @@ pub struct SearchArgs {
     /// Text file, one document a line; or .jsonl with objects {"text", "id", "data"}
     corpus: PathBuf,
     /// What to look for
+    #[arg(value_parser = text)]
     query: String,
     /// How many documents to print
     #[arg(long, short = 'k', default_value_t = 10, value_name = "K")]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::args::ModelArg;
+use super::args::{ModelArg, text};
 use super::output::print;
 use crate::error::Result;
 use crate::search::{dot, similarity_matrix};
@@ -13,7 +13,7 @@ pub struct SimilarityArgs {
     #[command(flatten)]
     model: ModelArg,
     /// Two sentences (prints one number) or more (prints a matrix)
-    #[arg(required = true, num_args = 2..)]
+    #[arg(required = true, num_args = 2.., value_parser = text)]
     sentences: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ pub struct SimilarityArgs {
 pub fn run(args: SimilarityArgs) -> Result<()> {
     let encoder = args.model.load()?;
     let embeddings = encoder.encode_batch(&args.sentences)?.embeddings;
-    let hidden = encoder.config().hidden_size;
+    let hidden = encoder.dimension();
     if let [_, _] = args.sentences[..] {
         let (a, b) = embeddings.split_at(hidden);
         return print(&format!("{:.4}\n", dot(a, b)));

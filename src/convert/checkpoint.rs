@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Map, Value, json};
 
-use super::{Family, invalid};
-use crate::config::{Activation, Pooling};
-use crate::error::Result;
+use super::hf_config::Family;
+use crate::config::{Activation, ModelConfig, Pooling, TruncationSide};
+use crate::error::{Error, Result};
 use crate::weights::{FloatModel, LayerNorm, Linear};
 
 /// A row that changes nothing it is added to, not even the sign of a zero.
@@ -40,7 +40,7 @@ impl View for &Floats<'_> {
 /// writes it. Read with [`read_checkpoint`](super::read_checkpoint), and the prefix of the model's
 /// config, they give the same model to the bit; `transformers` opens the folder too.
 ///
-/// The architecture is the one that the weights came from. Positions before the first token's, which
+/// The architecture is the one that the weights came from. Positions before the padding token's, which
 /// RoBERTa has and this model does not keep, are zeros; the one token type is zeros as well, since
 /// that row is part of the positions already.
 ///
@@ -53,27 +53,34 @@ pub fn checkpoint_files(model: &FloatModel) -> Result<Vec<(&'static str, Vec<u8>
     let (family, offset) = match config.model_type.as_str() {
         "bert" => (Family::Bert, 0),
         "roberta" | "xlm-roberta" => {
-            (Family::Bert, padding_id(&tokenizer, config.vocab_size).unwrap_or(1) + 1)
+            (Family::Bert, padding_id(config, &tokenizer).unwrap_or(1) + 1)
         }
         "distilbert" => (Family::DistilBert, 0),
         other => {
-            return Err(invalid(format!(
+            return Err(Error::checkpoint_invalid(format!(
                 "a model of type {other:?} cannot be written as a checkpoint; expected bert, \
                  roberta, xlm-roberta or distilbert"
             )));
         }
     };
     if family == Family::DistilBert && config.layer_norm_eps != 1e-12 {
-        return Err(invalid(format!(
+        return Err(Error::checkpoint_invalid(format!(
             "layer_norm_eps is {}; a DistilBERT checkpoint always means 1e-12",
             config.layer_norm_eps
         )));
     }
+    if config.truncation_side != TruncationSide::Right || !config.after_pooling.is_empty() {
+        return Err(Error::checkpoint_invalid(
+            "a model that cuts texts on the left or has modules after pooling cannot be written as a \
+             checkpoint",
+        ));
+    }
     let tensors = tensors(model, family, offset);
     let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let weights = safetensors::serialize(views, Some(metadata))
-        .map_err(|source| invalid(format!("cannot serialize tensors: {source}")))?;
+    let weights = safetensors::serialize(views, Some(metadata)).map_err(|source| {
+        Error::checkpoint_invalid(format!("cannot serialize tensors: {source}"))
+    })?;
     let pretty = |value: &Value| {
         let text = serde_json::to_string_pretty(value).expect("JSON becomes text");
         (text + "\n").into_bytes()
@@ -93,16 +100,17 @@ pub fn checkpoint_files(model: &FloatModel) -> Result<Vec<(&'static str, Vec<u8>
     ])
 }
 
-/// The id of the padding token, where the tokenizer names one of its vocabulary.
-fn padding_id(tokenizer: &Value, vocab_size: usize) -> Option<usize> {
+/// The id of the padding token, where the config or the tokenizer names one that has a word embedding.
+fn padding_id(config: &ModelConfig, tokenizer: &Value) -> Option<usize> {
+    if let Some(id) = config.pad_token_id {
+        return Some(id as usize);
+    }
     let added = tokenizer["added_tokens"].as_array().into_iter().flatten();
     let named = added
         .filter(|token| matches!(token["content"].as_str(), Some("<pad>" | "[PAD]")))
         .find_map(|token| token["id"].as_u64());
-    named
-        .or_else(|| tokenizer["padding"]["pad_id"].as_u64())
-        .and_then(|id| usize::try_from(id).ok())
-        .filter(|&id| id < vocab_size)
+    let id = named.or_else(|| tokenizer["padding"]["pad_id"].as_u64())?;
+    usize::try_from(id).ok().filter(|&id| id < config.vocab_size)
 }
 
 fn hf_config(model: &FloatModel, family: Family, offset: usize, tokenizer: &Value) -> Value {
@@ -140,10 +148,7 @@ fn hf_config(model: &FloatModel, family: Family, offset: usize, tokenizer: &Valu
     put(inner, json!(config.intermediate_size));
     put(act, json!(activation));
     put("max_position_embeddings", json!(config.max_position_embeddings + offset));
-    put(
-        "pad_token_id",
-        json!(offset.checked_sub(1).or_else(|| padding_id(tokenizer, config.vocab_size))),
-    );
+    put("pad_token_id", json!(offset.checked_sub(1).or_else(|| padding_id(config, tokenizer))));
     put("dtype", json!("float32"));
     if family == Family::Bert {
         put("type_vocab_size", json!(1));
@@ -169,6 +174,9 @@ fn tensors<'a>(model: &'a FloatModel, family: Family, offset: usize) -> Vec<(Str
     );
     let positions = &model.position_embeddings;
     let mut rows = vec![0.0; offset * hidden];
+    if let (Some(row), Some(at)) = (&model.additions.padding_position, offset.checked_sub(1)) {
+        rows[at * hidden..].copy_from_slice(row);
+    }
     rows.extend_from_slice(&positions.data);
     put(
         "embeddings.position_embeddings.weight".into(),
@@ -183,15 +191,15 @@ fn tensors<'a>(model: &'a FloatModel, family: Family, offset: usize) -> Vec<(Str
         put(format!("{name}.weight"), vec![hidden], Cow::Borrowed(&norm.weight));
         put(format!("{name}.bias"), vec![hidden], Cow::Borrowed(&norm.bias));
     };
-    let names = super::layer_names(family);
+    let names = super::encoder::layer_names(family);
     norm("embeddings.LayerNorm", &model.embedding_norm);
     for (index, layer) in model.layers.iter().enumerate() {
-        let base = super::layer_base(family, "", index);
+        let base = super::encoder::layer_base(family, "", index);
         norm(&format!("{base}.{}", names[4]), &layer.attention_norm);
         norm(&format!("{base}.{}", names[7]), &layer.output_norm);
     }
     for (index, layer) in model.layers.iter().enumerate() {
-        let base = super::layer_base(family, "", index);
+        let base = super::encoder::layer_base(family, "", index);
         let mut linear = |name: &str, linear: &'a Linear| {
             let Linear { weight, bias } = linear;
             let shape = vec![weight.rows, weight.cols];
@@ -221,7 +229,7 @@ mod tests {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/small");
             let options = ConvertOptions {
                 pooling: (name == "roberta").then_some(Pooling::Cls),
-                prefix: "query: ".into(),
+                prefix: Some("query: ".into()),
                 max_tokens: Some(40),
                 ..ConvertOptions::default()
             };
@@ -232,7 +240,8 @@ mod tests {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, bytes).unwrap();
             }
-            let options = ConvertOptions { prefix: "query: ".into(), ..ConvertOptions::default() };
+            let options =
+                ConvertOptions { prefix: Some("query: ".into()), ..ConvertOptions::default() };
             let again = read_checkpoint(written.path(), &options).unwrap();
             assert!(again == model, "{name}");
             assert_eq!(

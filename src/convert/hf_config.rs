@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{invalid, read_file, unsupported};
+use super::fields::Fields;
 use crate::config::Activation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which names the tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
-    /// BERT and RoBERTa: `encoder.layer.N.attention.self.query`, ….
+    /// BERT, RoBERTa and ELECTRA: `encoder.layer.N.attention.self.query`, ….
     Bert,
     /// DistilBERT: `transformer.layer.N.attention.q_lin`, …; no token types.
     DistilBert,
@@ -24,6 +24,8 @@ pub(super) struct HfConfig {
     pub(super) family: Family,
     pub(super) vocab_size: usize,
     pub(super) hidden_size: usize,
+    /// Width of the embeddings, which ELECTRA projects to `hidden_size`.
+    pub(super) embedding_size: usize,
     pub(super) num_hidden_layers: usize,
     pub(super) num_attention_heads: usize,
     pub(super) intermediate_size: usize,
@@ -31,162 +33,241 @@ pub(super) struct HfConfig {
     pub(super) max_position_embeddings: usize,
     /// Row of the first token's position.
     pub(super) position_offset: usize,
+    /// The id that RoBERTa leaves out when it counts positions.
+    pub(super) pad_token_id: Option<u32>,
     /// Rows of the token type embedding; 0 if there is none.
     pub(super) type_vocab_size: usize,
     pub(super) layer_norm_eps: f32,
     pub(super) hidden_act: Activation,
+    /// The class of tokenizer that old files name here.
+    pub(super) tokenizer_class: Option<String>,
+}
+
+/// Keys that say nothing about what an encoder computes for a sentence: dropout and other settings
+/// of training, heads, names, what is returned beside the states.
+const WITHOUT_EFFECT: &[&str] = &[
+    "_name_or_path",
+    "_attn_implementation_autoset",
+    "architectures",
+    "attention_dropout",
+    "attention_probs_dropout_prob",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "classifier_dropout",
+    "cls_token_id",
+    "decoder_start_token_id",
+    "directionality",
+    "dropout",
+    "dtype",
+    "eos_token_id",
+    "export_model_type",
+    "finetuning_task",
+    "generator_hidden_size",
+    "generator_size",
+    "gradient_checkpointing",
+    "hidden_dropout_prob",
+    "id2label",
+    "initializer_range",
+    "is_encoder_decoder",
+    "kobert_version",
+    "label2id",
+    "language",
+    "mask_token_id",
+    "max_length",
+    "name",
+    "num_labels",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "pad_token_id",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+    "prefix",
+    "problem_type",
+    "qa_dropout",
+    "return_dict",
+    "sep_token_id",
+    "seq_classif_dropout",
+    "sinusoidal_pos_embds",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_last_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "task_specific_params",
+    "tie_weights_",
+    "tie_word_embeddings",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "type_vocab_size",
+    "use_bfloat16",
+    "use_cache",
+    "vocab",
+];
+
+impl HfConfig {
+    /// Reads `config.json`, with the keys in it that may concern the model and are not read.
+    pub(super) fn read(path: &Path) -> Result<(Self, Vec<String>)> {
+        let fields = Fields::read(path)?;
+        let config = parse(&fields)?;
+        let unread = fields.unread(WITHOUT_EFFECT);
+        Ok((config, unread))
+    }
 }
 
 impl HfConfig {
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let file = path.display().to_string();
-        let fields: Map<String, Value> =
-            serde_json::from_slice(&read_file(path)?).map_err(|source| {
-                invalid(format!("{file} is not a JSON object")).with_source(source)
-            })?;
-        Fields { file, fields }.parse()
+    /// What it is, for the report.
+    pub(super) fn summary(&self) -> String {
+        let size = self.hidden_size;
+        let projected = match self.embedding_size {
+            width if width != size => format!(" (embeddings of {width})"),
+            _ => String::new(),
+        };
+        format!(
+            "{}, {} layers of hidden size {size}{projected}, {} positions",
+            self.model_type,
+            self.num_hidden_layers,
+            self.max_position_embeddings - self.position_offset
+        )
     }
 }
 
-struct Fields {
-    file: String,
-    fields: Map<String, Value>,
-}
-
-impl Fields {
-    fn parse(&self) -> Result<HfConfig> {
-        let model_type = self.text("model_type", None)?;
-        let bert_like = matches!(model_type, "bert" | "roberta" | "xlm-roberta");
-        if !bert_like && model_type != "distilbert" {
-            return Err(unsupported(format!(
-                "{}: model_type is {model_type:?}; munjang runs bert, roberta, xlm-roberta and distilbert",
-                self.file
-            )));
+fn parse(fields: &Fields) -> Result<HfConfig> {
+    let file = fields.name();
+    let model_type = fields.text("model_type", None)?;
+    let family = match model_type {
+        "bert" | "roberta" | "xlm-roberta" | "electra" => Family::Bert,
+        "distilbert" => Family::DistilBert,
+        other => return Err(other_architecture(file, other)),
+    };
+    let refused = |key: &str, value: &Value, why: &str| {
+        Err(Error::checkpoint_unsupported(format!("{file}: {key} is {value}; {why}")))
+    };
+    if let Some(value) = fields.get("position_embedding_type")
+        && value != "absolute"
+    {
+        return refused("position_embedding_type", value, "munjang runs \"absolute\" only");
+    }
+    for key in ["is_decoder", "add_cross_attention", "is_encoder_decoder"] {
+        if fields.get(key) == Some(&Value::Bool(true)) {
+            return refused(key, &Value::Bool(true), "munjang runs bidirectional encoders only");
         }
-        let positions = self.text("position_embedding_type", Some("absolute"))?;
-        if positions != "absolute" {
-            return Err(unsupported(format!(
-                "{}: position_embedding_type is {positions:?}; munjang runs \"absolute\" only",
-                self.file
-            )));
-        }
-        for flag in ["is_decoder", "add_cross_attention"] {
-            if self.get(flag) == Some(&Value::Bool(true)) {
-                return Err(unsupported(format!(
-                    "{}: {flag} is true; munjang runs bidirectional encoders only",
-                    self.file
-                )));
-            }
-        }
-        let config = if bert_like {
-            // The position of a token is its place plus pad_token_id + 1 in RoBERTa.
-            let position_offset = match model_type {
-                "bert" => 0,
-                _ => self.size("pad_token_id", Some(1))? + 1,
-            };
+    }
+    if let Some(value) = fields.get("quantization_config") {
+        let why = "convert the checkpoint from before it was quantized";
+        return refused("quantization_config", value, why);
+    }
+    if let Some(value) = fields.get("pruned_heads")
+        && value.as_object().is_none_or(|heads| !heads.is_empty())
+    {
+        return refused("pruned_heads", value, "munjang runs layers with all their heads");
+    }
+    let tokenizer_class = fields.text_if_there("tokenizer_class")?.map(str::to_owned);
+    let config = match family {
+        Family::Bert => {
+            let hidden_size = fields.size("hidden_size", None)?;
+            let counts_padding = matches!(model_type, "roberta" | "xlm-roberta");
+            let pad_token_id = counts_padding.then(|| fields.size("pad_token_id", Some(1)));
+            let pad_token_id = pad_token_id.transpose()?;
             HfConfig {
                 model_type: model_type.to_owned(),
-                family: Family::Bert,
-                vocab_size: self.size("vocab_size", None)?,
-                hidden_size: self.size("hidden_size", None)?,
-                num_hidden_layers: self.size("num_hidden_layers", None)?,
-                num_attention_heads: self.size("num_attention_heads", None)?,
-                intermediate_size: self.size("intermediate_size", None)?,
-                max_position_embeddings: self.size("max_position_embeddings", None)?,
-                position_offset,
-                type_vocab_size: self.size("type_vocab_size", Some(2))?,
-                layer_norm_eps: self.number("layer_norm_eps", 1e-12)?,
-                hidden_act: self.activation("hidden_act")?,
+                family,
+                vocab_size: fields.size("vocab_size", None)?,
+                hidden_size,
+                embedding_size: match model_type {
+                    // transformers' default; KoELECTRA's files say it.
+                    "electra" => fields.size("embedding_size", Some(128))?,
+                    _ => hidden_size,
+                },
+                num_hidden_layers: fields.size("num_hidden_layers", None)?,
+                num_attention_heads: fields.size("num_attention_heads", None)?,
+                intermediate_size: fields.size("intermediate_size", None)?,
+                max_position_embeddings: fields.size("max_position_embeddings", None)?,
+                // The position of a token is its place plus pad_token_id + 1 in RoBERTa.
+                position_offset: pad_token_id.map_or(0, |id| id + 1),
+                pad_token_id: pad_token_id.map(|id| id as u32),
+                type_vocab_size: fields.size("type_vocab_size", Some(2))?,
+                layer_norm_eps: fields.number("layer_norm_eps", 1e-12)?,
+                hidden_act: activation(fields, "hidden_act")?,
+                tokenizer_class,
             }
-        } else {
+        }
+        Family::DistilBert => {
+            let hidden_size = fields.size("dim", None)?;
             HfConfig {
                 model_type: model_type.to_owned(),
-                family: Family::DistilBert,
-                vocab_size: self.size("vocab_size", None)?,
-                hidden_size: self.size("dim", None)?,
-                num_hidden_layers: self.size("n_layers", None)?,
-                num_attention_heads: self.size("n_heads", None)?,
-                intermediate_size: self.size("hidden_dim", None)?,
-                max_position_embeddings: self.size("max_position_embeddings", None)?,
+                family,
+                vocab_size: fields.size("vocab_size", None)?,
+                hidden_size,
+                embedding_size: hidden_size,
+                num_hidden_layers: fields.size("n_layers", None)?,
+                num_attention_heads: fields.size("n_heads", None)?,
+                intermediate_size: fields.size("hidden_dim", None)?,
+                max_position_embeddings: fields.size("max_position_embeddings", None)?,
                 position_offset: 0,
+                pad_token_id: None,
                 type_vocab_size: 0,
                 // transformers' DistilBERT has this constant in its code.
                 layer_norm_eps: 1e-12,
-                hidden_act: self.activation("activation")?,
+                hidden_act: activation(fields, "activation")?,
+                tokenizer_class,
             }
-        };
-        if config.num_hidden_layers == 0 {
-            return Err(invalid(format!(
-                "{}: the model has 0 layers; expected at least 1",
-                self.file
-            )));
         }
-        if config.position_offset >= config.max_position_embeddings {
-            return Err(invalid(format!(
-                "{}: max_position_embeddings is {}; {model_type} needs more than pad_token_id + 1 = {}",
-                self.file, config.max_position_embeddings, config.position_offset
-            )));
+    };
+    if config.num_hidden_layers == 0 {
+        return Err(Error::checkpoint_invalid(format!(
+            "{file}: the model has 0 layers; expected at least 1"
+        )));
+    }
+    if config.position_offset >= config.max_position_embeddings {
+        return Err(Error::checkpoint_invalid(format!(
+            "{file}: max_position_embeddings is {}; {model_type} needs more than pad_token_id + 1 = {}",
+            config.max_position_embeddings, config.position_offset
+        )));
+    }
+    Ok(config)
+}
+
+fn other_architecture(file: &str, model_type: &str) -> Error {
+    let why = match model_type {
+        "deberta" | "deberta-v2" => {
+            "DeBERTa's attention scores relative positions against content (disentangled attention), \
+             three products where munjang's kernels have one; "
         }
-        Ok(config)
-    }
-
-    /// A field, where `null` counts as absent.
-    fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.get(name).filter(|value| !value.is_null())
-    }
-
-    fn missing(&self, name: &str, expected: &str) -> crate::Error {
-        invalid(format!("{}: {name} is missing; expected {expected}", self.file))
-    }
-
-    fn wrong(&self, name: &str, value: &Value, expected: &str) -> crate::Error {
-        invalid(format!("{}: {name} is {value}; expected {expected}", self.file))
-    }
-
-    fn text<'a>(&'a self, name: &str, default: Option<&'a str>) -> Result<&'a str> {
-        match (self.get(name), default) {
-            (Some(value), _) => value.as_str().ok_or_else(|| self.wrong(name, value, "a string")),
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(self.missing(name, "a string")),
+        "albert" => "ALBERT runs one layer's weights many times; ",
+        "mpnet" | "t5" | "mt5" => "its attention has a relative position bias; ",
+        "modernbert" | "nomic_bert" | "new" | "gte" => {
+            "its attention turns queries and keys by their positions (rotary embeddings); "
         }
-    }
-
-    fn size(&self, name: &str, default: Option<usize>) -> Result<usize> {
-        let expected = "an integer of at least 0";
-        match (self.get(name), default) {
-            // The bound keeps products of two sizes far from overflow; the real ones come later.
-            (Some(value), _) => value
-                .as_u64()
-                .filter(|&size| size < 1 << 31)
-                .map(|size| size as usize)
-                .ok_or_else(|| self.wrong(name, value, expected)),
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(self.missing(name, expected)),
+        "gpt2" | "llama" | "qwen2" | "qwen3" | "gemma" | "mistral" => {
+            "it is a decoder, which sees only the tokens before; "
         }
-    }
+        _ => "",
+    };
+    Error::checkpoint_unsupported(format!(
+        "{file}: model_type is {model_type:?}; {why}munjang runs bert, roberta, xlm-roberta, distilbert \
+         and electra: convert a model of one of these types"
+    ))
+}
 
-    fn number(&self, name: &str, default: f32) -> Result<f32> {
-        match self.get(name) {
-            None => Ok(default),
-            Some(value) => value
-                .as_f64()
-                .map(|number| number as f32)
-                .ok_or_else(|| self.wrong(name, value, "a number")),
-        }
-    }
-
-    fn activation(&self, name: &str) -> Result<Activation> {
-        match self.text(name, Some("gelu"))? {
-            "gelu" => Ok(Activation::Gelu),
-            // The same formula under three names.
-            "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
-            "relu" => Ok(Activation::Relu),
-            other => Err(unsupported(format!(
-                "{}: {name} is {other:?}; munjang runs gelu, gelu_new, gelu_fast, \
-                 gelu_pytorch_tanh and relu",
-                self.file
-            ))),
-        }
+fn activation(fields: &Fields, name: &str) -> Result<Activation> {
+    match fields.text(name, Some("gelu"))? {
+        // The same function, computed in other ways.
+        "gelu" | "gelu_python" => Ok(Activation::Gelu),
+        // The same formula under three names.
+        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        other => Err(Error::checkpoint_unsupported(format!(
+            "{}: {name} is {other:?}; munjang runs gelu, gelu_new, gelu_fast, gelu_pytorch_tanh and relu",
+            fields.name()
+        ))),
     }
 }
 
@@ -195,7 +276,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<HfConfig> {
-        Fields { file: "config.json".into(), fields: serde_json::from_str(json).unwrap() }.parse()
+        super::parse(&Fields::new("config.json", serde_json::from_str(json).unwrap()))
     }
 
     const SIZES: &str = r#""vocab_size": 100, "hidden_size": 48, "num_hidden_layers": 2,
@@ -219,9 +300,9 @@ mod tests {
             let error = parse(&json).unwrap_err();
             format!("{}: {error}", error.code())
         };
-        let unknown = message(format!(r#"{{"model_type": "electra", {SIZES}}}"#));
-        assert!(unknown.contains("checkpoint_unsupported") && unknown.contains("\"electra\""));
-        assert!(unknown.contains("xlm-roberta"), "{unknown}");
+        let unknown = message(format!(r#"{{"model_type": "deberta-v2", {SIZES}}}"#));
+        assert!(unknown.contains("checkpoint_unsupported") && unknown.contains("\"deberta-v2\""));
+        assert!(unknown.contains("disentangled") && unknown.contains("xlm-roberta"), "{unknown}");
         let act = message(format!(r#"{{"model_type": "bert", "hidden_act": "silu", {SIZES}}}"#));
         assert!(act.contains("\"silu\"") && act.contains("gelu_new"), "{act}");
         let relative = message(format!(

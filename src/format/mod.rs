@@ -6,8 +6,11 @@
 //! | `layers.N.{query_key_value,attention_output,intermediate,output}.weight` | I8 | packed: `[rows / 16, cols / 4, 16 rows, 4 cols]` |
 //! | `….scale`, `….bias` | F32 | `[padded channels]` |
 //! | `layers.N.{attention,output}_norm.{weight,bias}`, `embedding_norm.{weight,bias}` | F32 | `[padded hidden]` |
-//! | `word_embeddings`, `position_embeddings` | I8 | `[rows, padded hidden]` |
+//! | `word_embeddings`, `position_embeddings` | I8 | `[rows, padded hidden]`, with `embedding_size` padded to that |
 //! | `word_embeddings.scale`, `position_embeddings.scale` | F32 | `[rows]` |
+//! | `padding_position`, `padding_position.scale` (with `pad_token_id`) | I8, F32 | as a position of one row |
+//! | `embedding_projection.{weight,scale,bias}` (with `embedding_size`) | I8, F32 | as a layer's matrices |
+//! | `dense.N.weight`, `dense.N.bias` (with `after_pooling`) | F32 | `[out_features, in_features]`, `[out_features]` |
 //! | `tokenizer` | U8 | `[bytes]`: a `tokenizer.json`, or its compact form ([`tokenizer::compact`](crate::tokenizer::compact)) |
 //!
 //! "Padded" means rounded up to a multiple of 16 with zeros; in `query_key_value` and in the inputs
@@ -44,7 +47,18 @@ pub(crate) struct ModelFile {
     pub(crate) position_embeddings: QuantizedTable,
     pub(crate) embedding_norm: Norm,
     pub(crate) layers: Vec<QuantizedLayer>,
+    /// The position of RoBERTa's padding token.
+    pub(crate) padding_position: Option<QuantizedTable>,
+    pub(crate) embedding_projection: Option<PackedMatrix>,
+    /// The dense modules after pooling, in order.
+    pub(crate) dense: Vec<Dense>,
     tokenizer: Range<usize>,
+}
+
+/// Where a dense module's floats lie.
+pub(crate) struct Dense {
+    weight: Range<usize>,
+    bias: Range<usize>,
 }
 
 /// Where a table of int8 rows lies.
@@ -78,8 +92,8 @@ impl ModelFile {
     /// The bytes that were parsed.
     #[cfg(target_arch = "wasm32")]
     pub(crate) fn into_bytes(self) -> Option<AlignedBytes> {
-        let ModelFile { bytes, layers, .. } = self;
-        drop(layers);
+        let ModelFile { bytes, layers, embedding_projection, .. } = self;
+        drop((layers, embedding_projection));
         Arc::into_inner(bytes)
     }
 
@@ -101,10 +115,15 @@ impl ModelFile {
         (self.floats(&norm.weight), self.floats(&norm.bias))
     }
 
+    /// Weight (`out_features × in_features`) and bias of a dense module.
+    pub(crate) fn dense(&self, dense: &Dense) -> (&[f32], &[f32]) {
+        (self.floats(&dense.weight), self.floats(&dense.bias))
+    }
+
     /// A row of a table (padded) and its scale; `None` beyond the last row.
     pub(crate) fn row(&self, table: &QuantizedTable, row: usize) -> Option<(&[i8], f32)> {
         let scale = *self.floats(&table.scales).get(row)?;
-        let width = padded(self.config.hidden_size);
+        let width = padded(self.config.embedding_width());
         Some((&self.integers(&table.data)[row * width..(row + 1) * width], scale))
     }
 }

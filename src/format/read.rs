@@ -7,8 +7,9 @@ use std::sync::Arc;
 use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::header::{MAX_FLOAT, malformed, mismatch, read_config, read_header, read_model_id};
-use super::{ModelFile, Norm, QuantizedLayer, QuantizedTable, padding};
+use super::{Dense, ModelFile, Norm, QuantizedLayer, QuantizedTable, padding};
 use crate::bytes::{AlignedBytes, SharedSlice};
+use crate::config::AfterPooling;
 use crate::error::Result;
 use crate::kernels::{LANES, PackedMatrix, pack, padded};
 
@@ -36,10 +37,24 @@ impl ModelFile {
                 output_norm: tensors.norm(&name("output_norm"), hidden)?,
             });
         }
-        let embedding_norm = tensors.norm("embedding_norm", hidden)?;
-        let word_embeddings = tensors.table("word_embeddings", config.vocab_size, hidden)?;
+        let width = padded(config.embedding_width());
+        let embedding_norm = tensors.norm("embedding_norm", width)?;
+        let word_embeddings = tensors.table("word_embeddings", config.vocab_size, width)?;
         let position_embeddings =
-            tensors.table("position_embeddings", config.max_position_embeddings, hidden)?;
+            tensors.table("position_embeddings", config.max_position_embeddings, width)?;
+        let padding_position =
+            config.pad_token_id.map(|_| tensors.table("padding_position", 1, width)).transpose()?;
+        let embedding_projection = config
+            .embedding_size
+            .map(|_| tensors.packed("embedding_projection", hidden, width))
+            .transpose()?;
+        let mut dense = Vec::new();
+        for step in &config.after_pooling {
+            if let &AfterPooling::Dense { in_features, out_features, .. } = step {
+                let name = format!("dense.{}", dense.len());
+                dense.push(tensors.dense(&name, out_features, in_features)?);
+            }
+        }
         let tokenizer = tensors.bytes("tokenizer")?;
         if let Some(name) = tensors.found.keys().min() {
             return Err(malformed(format!("it holds a tensor {name:?} that no model has")));
@@ -51,6 +66,9 @@ impl ModelFile {
             position_embeddings,
             embedding_norm,
             layers,
+            padding_position,
+            embedding_projection,
+            dense,
             tokenizer,
             bytes,
         };
@@ -88,7 +106,18 @@ impl Tensors<'_> {
     }
 
     fn floats(&mut self, name: &str, len: usize) -> Result<Range<usize>> {
-        let range = self.take(name, Dtype::F32, &[len])?;
+        self.floats_of_shape(name, &[len])
+    }
+
+    fn dense(&mut self, name: &str, out: usize, in_: usize) -> Result<Dense> {
+        Ok(Dense {
+            weight: self.floats_of_shape(&format!("{name}.weight"), &[out, in_])?,
+            bias: self.floats(&format!("{name}.bias"), out)?,
+        })
+    }
+
+    fn floats_of_shape(&mut self, name: &str, shape: &[usize]) -> Result<Range<usize>> {
+        let range = self.take(name, Dtype::F32, shape)?;
         let values: &[f32] = bytemuck::try_cast_slice(self.content(&range)).map_err(|_| {
             malformed(format!("tensor {name:?} does not start on a multiple of 4 bytes"))
         })?;

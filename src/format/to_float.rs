@@ -2,7 +2,7 @@
 
 use super::{ModelFile, Norm, QuantizedTable, padded_channel};
 use crate::kernels::{PackedMatrix, pack, padded};
-use crate::weights::{FloatModel, LayerNorm, Linear, Matrix};
+use crate::weights::{Additions, FloatModel, LayerNorm, Linear, Matrix};
 
 impl ModelFile {
     /// The model in 32-bit floats, as its rounded weights have it: [`write`](super::write) makes the same weights
@@ -21,17 +21,24 @@ impl ModelFile {
                 }
                 Linear { weight: Matrix { rows: bias.len(), cols: cols.len(), data }, bias }
             };
-        let norm = |place: &Norm| {
+        let width = config.embedding_width();
+        let norm_of = |place: &Norm, len: usize| {
             let (weight, bias) = self.norm(place);
-            LayerNorm { weight: weight[..hidden].to_vec(), bias: bias[..hidden].to_vec() }
+            LayerNorm { weight: weight[..len].to_vec(), bias: bias[..len].to_vec() }
+        };
+        let norm = |place: &Norm| norm_of(place, hidden);
+        let float_dense = |dense: &super::Dense| {
+            let (weight, bias) = self.dense(dense);
+            let (rows, cols) = (bias.len(), weight.len() / bias.len());
+            Linear { weight: Matrix { rows, cols, data: weight.to_vec() }, bias: bias.to_vec() }
         };
         let table = |table: &QuantizedTable, rows: usize| {
-            let mut data = Vec::with_capacity(rows * hidden);
+            let mut data = Vec::with_capacity(rows * width);
             for row in 0..rows {
                 let (values, scale) = self.row(table, row).expect("checked when it was parsed");
-                data.extend(values[..hidden].iter().map(|&value| f32::from(value) * scale));
+                data.extend(values[..width].iter().map(|&value| f32::from(value) * scale));
             }
-            Matrix { rows, cols: hidden, data }
+            Matrix { rows, cols: width, data }
         };
         let of_heads: Vec<usize> = (0..hidden).map(|i| padded_channel(i, size)).collect();
         let inputs: Vec<usize> = (0..hidden).collect();
@@ -61,8 +68,16 @@ impl ModelFile {
             tokenizer_json,
             word_embeddings: table(&self.word_embeddings, config.vocab_size),
             position_embeddings: table(&self.position_embeddings, config.max_position_embeddings),
-            embedding_norm: norm(&self.embedding_norm),
+            embedding_norm: norm_of(&self.embedding_norm, width),
             layers: layers.collect(),
+            additions: Additions {
+                padding_position: self.padding_position.as_ref().map(|row| table(row, 1).data),
+                embedding_projection: self
+                    .embedding_projection
+                    .as_ref()
+                    .map(|matrix| linear(matrix, &mut (0..hidden), (0..width).collect())),
+                dense: self.dense.iter().map(float_dense).collect(),
+            },
         }
     }
 }

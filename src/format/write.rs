@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::header::{FORMAT, FORMAT_VERSION, MAX_FLOAT, malformed, mismatch};
 use super::padded_channel;
-use crate::config::ModelConfig;
+use crate::config::{AfterPooling, ModelConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{LANES, pack, padded};
 use crate::quant::{EMBEDDING_MAX, WEIGHT_MAX, quantize_symmetric};
@@ -53,14 +53,16 @@ pub fn write(model: &FloatModel) -> Result<Vec<u8>> {
         writer.norm(&name("attention_norm"), &layer.attention_norm, hidden)?;
         writer.norm(&name("output_norm"), &layer.output_norm, hidden)?;
     }
-    writer.norm("embedding_norm", &model.embedding_norm, hidden)?;
-    writer.table("word_embeddings", &model.word_embeddings, config.vocab_size, hidden)?;
+    let width = config.embedding_width();
+    writer.norm("embedding_norm", &model.embedding_norm, width)?;
+    writer.table("word_embeddings", &model.word_embeddings, config.vocab_size, width)?;
     writer.table(
         "position_embeddings",
         &model.position_embeddings,
         config.max_position_embeddings,
-        hidden,
+        width,
     )?;
+    writer.additions(model)?;
     let tokenizer = crate::tokenizer::compact(&model.tokenizer_json).into_owned();
     writer.push("tokenizer", Dtype::U8, vec![tokenizer.len()], tokenizer);
     writer.finish(config)
@@ -133,6 +135,41 @@ impl Writer {
         self.push(name, Dtype::I8, vec![rows, width], bytemuck::cast_slice(&data).to_vec());
         self.push_floats(&format!("{name}.scale"), scales);
         Ok(())
+    }
+
+    /// What the config asks for beyond a BERT's weights.
+    fn additions(&mut self, model: &FloatModel) -> Result<()> {
+        let FloatModel { config, additions, .. } = model;
+        let width = config.embedding_width();
+        let differs =
+            |what: &str| mismatch(format!("{what} is there, or missing, against its config"));
+        match (&additions.padding_position, config.pad_token_id) {
+            (Some(row), Some(_)) => {
+                let row = Matrix { rows: 1, cols: row.len(), data: row.clone() };
+                self.table("padding_position", &row, 1, width)?;
+            }
+            (None, None) => {}
+            _ => return Err(differs("the padding token's position")),
+        }
+        match (&additions.embedding_projection, config.embedding_size) {
+            (Some(linear), Some(_)) => {
+                check_linear("embedding_projection", linear, config.hidden_size, width)?;
+                self.packed("embedding_projection", std::slice::from_ref(linear));
+            }
+            (None, None) => {}
+            _ => return Err(differs("the embeddings' projection")),
+        }
+        let mut dense = additions.dense.iter();
+        for step in &config.after_pooling {
+            let &AfterPooling::Dense { in_features, out_features, .. } = step else { continue };
+            let linear = dense.next().ok_or_else(|| differs("a dense module"))?;
+            let name = format!("dense.{}", additions.dense.len() - dense.len() - 1);
+            check_linear(&name, linear, out_features, in_features)?;
+            let data = bytemuck::cast_slice(&linear.weight.data).to_vec();
+            self.push(&format!("{name}.weight"), Dtype::F32, vec![out_features, in_features], data);
+            self.push_floats(&format!("{name}.bias"), linear.bias.clone());
+        }
+        if dense.next().is_some() { Err(differs("a dense module")) } else { Ok(()) }
     }
 
     fn finish(mut self, config: &ModelConfig) -> Result<Vec<u8>> {

@@ -20,8 +20,7 @@ pub fn index_texts<T: AsRef<str>>(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<HybridIndex> {
     let info = encoder.info();
-    let mut index =
-        HybridIndex::new(encoder.config().hidden_size, precision, Some(&info.model_id))?;
+    let mut index = HybridIndex::new(encoder.dimension(), precision, Some(&info.model_id))?;
     let mut passages: Vec<(u32, usize, &str)> = Vec::new();
     for (document, text) in texts.iter().enumerate() {
         let (document, text) = (document as u32, text.as_ref());

@@ -5,6 +5,7 @@
 //! one sentence to another, and every scale belongs to one row or one sentence: an embedding does
 //! not depend on what else is in the batch.
 
+mod after_pooling;
 #[cfg(not(target_arch = "wasm32"))]
 mod manifest;
 mod scratch;
@@ -16,8 +17,7 @@ use crate::config::{ModelConfig, Pooling};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FORMAT_VERSION, ModelFile, Norm, QuantizedLayer};
 use crate::kernels::{
-    self, AttentionArgs, Kernels, LANES, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut,
-    padded,
+    self, AttentionArgs, Kernels, LayerNormArgs, PackedMatrix, QuantizedRows, RowsMut, padded,
 };
 use crate::tokenizer::Tokenizer;
 use scratch::Scratch;
@@ -55,7 +55,7 @@ pub struct ModelInfo {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Encoded {
-    /// `n × hidden_size`, row-major, in input order, each row of length 1.
+    /// `n × dimension`, row-major, in input order, each row of length 1.
     pub embeddings: Vec<f32>,
     /// Values of one embedding.
     pub hidden_size: usize,
@@ -150,7 +150,8 @@ impl Encoder {
             file.tokenizer(),
             &config.prefix,
             config.max_position_embeddings,
-        )?;
+        )?
+        .truncating(config.truncation_side);
         tokenizer.check_vocab_size(config.vocab_size)?;
         Ok(tokenizer)
     }
@@ -175,12 +176,17 @@ impl Encoder {
         }
     }
 
+    /// Values of a sentence embedding.
+    pub fn dimension(&self) -> usize {
+        self.config().dimension()
+    }
+
     /// Sizes and choices of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.file.config
     }
 
-    /// The sentence embedding of `text`: `hidden_size` values of length 1.
+    /// The sentence embedding of `text`: [`dimension`](Self::dimension) values of length 1.
     ///
     /// Any text has one, blank ones too (their special tokens'). Text beyond the model's
     /// `max_position_embeddings` tokens is cut off; [`encode_batch`](Self::encode_batch) reports it.
@@ -200,7 +206,7 @@ impl Encoder {
     pub fn encode_batch<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Encoded> {
         let parts =
             map_chunks(texts, TEXTS_PER_TASK, |texts, first| self.encode_task(texts, first))?;
-        let mut all = Encoded::new(self.config().hidden_size);
+        let mut all = Encoded::new(self.dimension());
         for part in parts {
             all.embeddings.extend(part.embeddings);
             all.token_counts.extend(part.token_counts);
@@ -211,7 +217,7 @@ impl Encoder {
 
     fn encode_task<S: AsRef<str>>(&self, texts: &[S], first: usize) -> Result<Encoded> {
         let mut ids = Vec::with_capacity(texts.len());
-        let mut encoded = Encoded::new(self.config().hidden_size);
+        let mut encoded = Encoded::new(self.dimension());
         for text in texts {
             let encoding = self.tokenizer.encode(text.as_ref())?;
             encoded.token_counts.push(u32::try_from(encoding.token_count).unwrap_or(u32::MAX));
@@ -222,7 +228,7 @@ impl Encoder {
         Ok(encoded)
     }
 
-    /// The embeddings of token ids, `n × hidden_size`, row-major. The caller brings the special
+    /// The embeddings of token ids, `n × dimension`, row-major. The caller brings the special
     /// tokens; the model's prefix is not added.
     ///
     /// # Errors
@@ -335,7 +341,8 @@ impl Encoder {
         self.check_ids(batch, first)?;
         let config = self.config();
         let mut scratch = self.take_scratch();
-        let mut embeddings = vec![0.0; batch.len() * config.hidden_size];
+        let dimension = config.dimension();
+        let mut embeddings = vec![0.0; batch.len() * dimension];
         let mut done = 0;
         while done < batch.len() {
             let mut tokens = batch[done].as_ref().len();
@@ -344,12 +351,12 @@ impl Encoder {
                 tokens += batch[end].as_ref().len();
                 end += 1;
             }
-            let out = &mut embeddings[done * config.hidden_size..end * config.hidden_size];
+            let out = &mut embeddings[done * dimension..end * dimension];
             self.encode_group(&batch[done..end], tokens, &mut scratch, out);
             done = end;
         }
         self.keep_scratch(scratch);
-        match embeddings.chunks_exact(config.hidden_size).position(|row| !row[0].is_finite()) {
+        match embeddings.chunks_exact(dimension).position(|row| !row[0].is_finite()) {
             None => Ok(embeddings),
             Some(i) => Err(not_finite(first + i)),
         }
@@ -374,7 +381,7 @@ impl Encoder {
         let width = padded(self.config().hidden_size);
         self.run_group(batch, tokens, scratch);
         let mut row = 0;
-        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.config().hidden_size)) {
+        for (ids, out) in batch.iter().zip(out.chunks_exact_mut(self.dimension())) {
             let end = row + ids.as_ref().len();
             self.pool(&scratch.hidden[row * width..end * width], out);
             row = end;
@@ -391,33 +398,69 @@ impl Encoder {
 
     /// Leaves what the first layer reads in `scratch.hidden`.
     fn embed_group<I: AsRef<[u32]>>(&self, batch: &[I], tokens: usize, scratch: &mut Scratch) {
-        let width = padded(self.config().hidden_size);
+        let width = padded(self.config().embedding_width());
         scratch.reserve(self.config(), tokens, BLOCK_ROWS.min(tokens));
         let mut row = 0;
         for ids in batch {
-            for (position, &id) in ids.as_ref().iter().enumerate() {
-                self.embed(id, position, &mut scratch.hidden[row * width..(row + 1) * width]);
+            let mut position = 0;
+            for &id in ids.as_ref() {
+                let out = &mut scratch.hidden[row * width..(row + 1) * width];
+                if self.config().pad_token_id == Some(id) {
+                    self.embed(id, None, out);
+                } else {
+                    self.embed(id, Some(position), out);
+                    position += 1;
+                }
                 row += 1;
             }
         }
-        let hidden = &mut scratch.hidden[..tokens * width];
-        (self.kernels.add_layer_norm)(hidden, None, self.norm(&self.file.embedding_norm));
+        let embeddings = &mut scratch.hidden[..tokens * width];
+        let norm = self.norm_of(&self.file.embedding_norm, self.config().embedding_width());
+        (self.kernels.add_layer_norm)(embeddings, None, norm);
+        if let Some(projection) = &self.file.embedding_projection {
+            self.project(projection, tokens, scratch);
+        }
     }
 
-    /// Word plus position embedding, before layer normalization.
-    fn embed(&self, id: u32, position: usize, out: &mut [f32]) {
+    /// Word plus position embedding, before layer normalization. `position` is counted over the
+    /// tokens that are not the padding token; that has a position of its own, or, in models that
+    /// keep none, counts as every other.
+    fn embed(&self, id: u32, position: Option<usize>, out: &mut [f32]) {
         let row = |table, row| self.file.row(table, row).expect("ids and lengths were checked");
         let (word, word_scale) = row(&self.file.word_embeddings, id as usize);
-        let (place, place_scale) = row(&self.file.position_embeddings, position);
+        let (place, place_scale) = match (position, &self.file.padding_position) {
+            (None, Some(table)) => row(table, 0),
+            (position, _) => row(&self.file.position_embeddings, position.unwrap_or(0)),
+        };
         for ((out, &word), &place) in out.iter_mut().zip(word).zip(place) {
             *out = word as f32 * word_scale + place as f32 * place_scale;
         }
     }
 
+    /// ELECTRA's linear layer from the embeddings' width to the states'.
+    fn project(&self, matrix: &PackedMatrix, tokens: usize, scratch: &mut Scratch) {
+        let (from, to) = (matrix.cols(), matrix.rows());
+        let Scratch { hidden, quantized, scales, .. } = scratch;
+        let mut projected = vec![0.0; tokens * to];
+        for at in (0..tokens).step_by(BLOCK_ROWS) {
+            let rows = BLOCK_ROWS.min(tokens - at);
+            let data = &mut quantized[..rows * from];
+            let scales = &mut scales[..rows];
+            let x = &mut hidden[at * from..(at + rows) * from];
+            (self.kernels.quantize_rows)(x, from, None, RowsMut { data: &mut *data, scales });
+            let out = &mut projected[at * to..(at + rows) * to];
+            (self.kernels.gemm)(QuantizedRows { data, stride: from, scales }, matrix, out);
+        }
+        hidden[..tokens * to].copy_from_slice(&projected);
+    }
+
     fn norm<'a>(&'a self, norm: &Norm) -> LayerNormArgs<'a> {
+        self.norm_of(norm, self.config().hidden_size)
+    }
+
+    fn norm_of<'a>(&'a self, norm: &Norm, columns: usize) -> LayerNormArgs<'a> {
         let (weight, bias) = self.file.norm(norm);
-        let config = self.config();
-        LayerNormArgs { columns: config.hidden_size, weight, bias, eps: config.layer_norm_eps }
+        LayerNormArgs { columns, weight, bias, eps: self.config().layer_norm_eps }
     }
 
     fn layer<I: AsRef<[u32]>>(
@@ -477,8 +520,9 @@ impl Encoder {
         }
     }
 
-    /// Pools the states of one sentence and scales the result to length 1. States that are not all
-    /// finite, and a sum that is zero or not finite, give NaN, which the caller reports.
+    /// Pools the states of one sentence, runs the modules after pooling and scales the result to
+    /// length 1. States that are not all finite, and a sum that is zero or not finite, give NaN, which
+    /// the caller reports.
     ///
     /// The states of the last layer show whatever went wrong before: a row that once was not finite
     /// is so in its residual, and stays so through every layer normalization. Between two of these,
@@ -488,6 +532,16 @@ impl Encoder {
             out.fill(f32::NAN);
             return;
         }
+        if self.config().after_pooling.is_empty() {
+            self.pool_states(states, out);
+            return after_pooling::normalize(out);
+        }
+        let mut pooled = vec![0.0; self.config().hidden_size];
+        self.pool_states(states, &mut pooled);
+        after_pooling::run(&self.file, pooled, out);
+    }
+
+    fn pool_states(&self, states: &[f32], out: &mut [f32]) {
         let width = padded(self.config().hidden_size);
         out.copy_from_slice(&states[..out.len()]);
         if self.config().pooling == Pooling::Mean {
@@ -499,7 +553,6 @@ impl Encoder {
             let tokens = (states.len() / width) as f32;
             out.iter_mut().for_each(|x| *x /= tokens);
         }
-        normalize(out);
     }
 }
 
@@ -518,20 +571,6 @@ fn not_finite(sentence: usize) -> Error {
              damaged"
         ),
     )
-}
-
-/// Divides `x` by its length, computed over 16 partial sums like every sum across a row. Zero or
-/// non-finite length gives NaN in every value.
-fn normalize(x: &mut [f32]) {
-    let mut squares = [0.0f32; LANES];
-    for chunk in x.chunks(LANES) {
-        for (sum, &x) in squares.iter_mut().zip(chunk) {
-            *sum += x * x;
-        }
-    }
-    let length = kernels::tree_sum(squares).sqrt();
-    let length = if length.is_finite() && length > 0.0 { length } else { f32::NAN };
-    x.iter_mut().for_each(|x| *x /= length);
 }
 
 /// Applies `f` to chunks of `items` (with the number of each chunk's first item), over all threads

@@ -26,13 +26,14 @@ impl Scratch {
     /// Makes room for `tokens` tokens in blocks of `block` rows.
     pub(super) fn reserve(&mut self, config: &ModelConfig, tokens: usize, block: usize) {
         let width = padded(config.hidden_size);
+        let embedding = padded(config.embedding_width());
         let heads = config.num_attention_heads * padded(config.head_size());
         let middle = padded(config.intermediate_size);
-        grow(&mut self.hidden, tokens * width);
+        grow(&mut self.hidden, tokens * width.max(embedding));
         grow(&mut self.query_key_value, tokens * 3 * heads);
         grow(&mut self.context, tokens * heads);
         grow(&mut self.product, block * (width + middle));
-        grow(&mut self.quantized, block * heads.max(width).max(middle));
+        grow(&mut self.quantized, block * heads.max(width).max(middle).max(embedding));
         grow(&mut self.scales, block);
     }
 }

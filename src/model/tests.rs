@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::Activation;
 use crate::format;
-use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use crate::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -48,13 +48,14 @@ fn model(pooling: Pooling) -> Vec<u8> {
             layer_norm_eps: 1e-12,
             hidden_act: Activation::Gelu,
             pooling,
-            prefix: String::new(),
+            ..ModelConfig::default()
         },
         tokenizer_json: tokenizer.into(),
         word_embeddings,
         position_embeddings: Matrix { rows: 8, cols: HIDDEN, data: vec![0.0; 8 * HIDDEN] },
         embedding_norm: norm(),
         layers: vec![layer],
+        additions: Additions::default(),
     })
     .unwrap()
 }

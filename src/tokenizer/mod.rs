@@ -26,10 +26,11 @@ use general::General;
 use special::special_tokens;
 use unigram::Unigram;
 use window::{
-    COUNT_CHARS, GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, has_conjoining_jamo,
+    GUARD_TOKENS, WINDOW_CHARS_PER_TOKEN, WINDOW_GROWTH, cut, each_part, has_conjoining_jamo,
     readable,
 };
 
+use crate::config::TruncationSide;
 use crate::error::{Error, Result};
 
 /// The ids of one text.
@@ -59,6 +60,7 @@ pub struct Tokenizer {
     kind: Kind,
     prefix: String,
     max_tokens: usize,
+    truncation_side: TruncationSide,
     /// Special tokens before and after the text's own, such as `[CLS]` and `[SEP]`.
     leading: Vec<u32>,
     trailing: Vec<u32>,
@@ -141,59 +143,88 @@ impl Tokenizer {
             .chain(&trailing)
             .map(|&id| id as usize + 1)
             .fold(kind.vocab_size(), usize::max);
-        Ok(Tokenizer { kind, prefix: prefix.to_owned(), max_tokens, leading, trailing, vocab_size })
+        Ok(Tokenizer {
+            kind,
+            prefix: prefix.to_owned(),
+            max_tokens,
+            truncation_side: TruncationSide::Right,
+            leading,
+            trailing,
+            vocab_size,
+        })
     }
 
-    /// The ids of `text`: prefix, text and special tokens, cut to `max_tokens` on the right with
-    /// the special tokens kept. Time and memory are bounded by `max_tokens`, not by the text, save
-    /// for texts of almost no tokens (a million blanks), which are read up to 2¹⁹ characters.
+    /// The same, cutting too long a text on this side.
+    pub fn truncating(mut self, side: TruncationSide) -> Self {
+        self.truncation_side = side;
+        self
+    }
+
+    /// The ids of `text`: prefix, text and special tokens, cut to `max_tokens` with the special
+    /// tokens kept. Cut on the right, time and memory are bounded by `max_tokens`, not by the text,
+    /// save for texts of almost no tokens (a million blanks), which are read up to 2¹⁹ characters; cut on the left,
+    /// every text is.
     ///
     /// # Errors
     /// [`ErrorKind::TokenizerInvalid`](crate::ErrorKind::TokenizerInvalid) if the tokenizer has no way to encode it.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let given = text.len();
-        let text = readable(text);
         let room = self.max_tokens - self.leading.len() - self.trailing.len();
+        let (tokens, count) = match self.truncation_side {
+            TruncationSide::Left => self.last_tokens(text, room)?,
+            TruncationSide::Right => {
+                let read = readable(text);
+                let mut tokens = self.first_tokens(read, room)?;
+                // What was not read has a token at least.
+                let count = tokens.len() + usize::from(read.len() < text.len());
+                tokens.truncate(room);
+                (tokens, count)
+            }
+        };
+        let ids = [self.leading.as_slice(), &tokens, &self.trailing].concat();
+        Ok(Encoding { ids, token_count: self.leading.len() + count + self.trailing.len() })
+    }
+
+    /// The tokens of the beginning of `text`, [`GUARD_TOKENS`] more than `room` if there are as many.
+    fn first_tokens(&self, text: &str, room: usize) -> Result<Vec<u32>> {
+        let compose = has_conjoining_jamo(text);
         let mut chars = self.window_chars();
-        let tokens = loop {
+        loop {
             let window = cut(text, chars);
-            let tokens = self.tokens(&self.prefix, window, has_conjoining_jamo(text))?;
+            let tokens = self.tokens(&self.prefix, window, compose)?;
             if window.len() == text.len() || tokens.len() >= room + GUARD_TOKENS {
-                break tokens;
+                return Ok(tokens);
             }
             chars = chars.saturating_mul(WINDOW_GROWTH);
-        };
-        let kept = tokens.len().min(room);
-        let mut ids = Vec::with_capacity(self.leading.len() + kept + self.trailing.len());
-        ids.extend_from_slice(&self.leading);
-        ids.extend_from_slice(&tokens[..kept]);
-        ids.extend_from_slice(&self.trailing);
-        // What was not read has a token at least.
-        let unread = usize::from(text.len() < given);
-        let token_count = self.leading.len() + tokens.len() + self.trailing.len() + unread;
-        Ok(Encoding { ids, token_count })
+        }
+    }
+
+    /// The last `room` tokens of `text`, and how many it has.
+    fn last_tokens(&self, text: &str, room: usize) -> Result<(Vec<u32>, usize)> {
+        let (mut tokens, mut count) = (Vec::new(), 0);
+        self.each_part(text, |part| {
+            count += part.len();
+            tokens.extend_from_slice(part);
+            tokens.drain(..tokens.len().saturating_sub(room));
+        })?;
+        Ok((tokens, count))
     }
 
     /// Tokens of the whole of `text`, prefix and special tokens included, whatever the model can
-    /// take. Long texts are counted window by window, cut at blanks, so memory stays bounded; in a
-    /// run of thousands of characters without a blank each cut may add a token or two.
+    /// take: the length of the ids without truncation. Long texts are read in parts, so memory stays
+    /// bounded where words end (see [`window`]).
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn count_tokens(&self, text: &str) -> Result<usize> {
-        let compose = has_conjoining_jamo(text);
         let mut count = self.leading.len() + self.trailing.len();
-        let mut rest = text;
-        let mut prefix = self.prefix.as_str();
-        loop {
-            let window = cut(rest, COUNT_CHARS);
-            count += self.tokens(prefix, window, compose)?.len();
-            rest = &rest[window.len()..];
-            prefix = "";
-            if rest.is_empty() {
-                return Ok(count);
-            }
-        }
+        self.each_part(text, |part| count += part.len())?;
+        Ok(count)
+    }
+
+    /// Gives the tokens of prefix and text to `sink`, part after part.
+    fn each_part(&self, text: &str, sink: impl FnMut(&[u32])) -> Result<()> {
+        let input = self.input(&self.prefix, text, has_conjoining_jamo(text));
+        each_part(&input, |part| self.tokens_of(Cow::Borrowed(part)), sink)
     }
 
     /// Special tokens before and after a text.
@@ -234,6 +265,11 @@ impl Tokenizer {
 
     /// Ids of `prefix` and `text` without special tokens.
     fn tokens(&self, prefix: &str, text: &str, compose: bool) -> Result<Vec<u32>> {
+        self.tokens_of(self.input(prefix, text, compose))
+    }
+
+    /// What is tokenized.
+    fn input<'a>(&self, prefix: &str, text: &'a str, compose: bool) -> Cow<'a, str> {
         let mut input = Cow::Borrowed(text);
         if !prefix.is_empty() {
             input = Cow::Owned(format!("{prefix}{text}"));
@@ -241,6 +277,10 @@ impl Tokenizer {
         if compose {
             input = Cow::Owned(input.nfc().map(|(c, _)| c).collect());
         }
+        input
+    }
+
+    fn tokens_of(&self, input: Cow<'_, str>) -> Result<Vec<u32>> {
         match &self.kind {
             Kind::Unigram(unigram) => unigram.encode(&input),
             #[cfg(feature = "general-tokenizers")]

@@ -239,9 +239,85 @@ fn huge_texts_keep_the_ids_of_the_whole() {
         assert_eq!(encoding.ids[1..=kept], whole[..kept]);
         assert!(encoding.token_count <= whole.len() + 2);
         assert_eq!(encoding.is_truncated(), whole.len() > 14);
-        let cuts_inside_words = if text.contains(' ') { 0 } else { text.len() / COUNT_CHARS };
         let counted = tokenizer.count_tokens(text).unwrap();
-        assert!(counted.abs_diff(whole.len() + 2) <= 2 * cuts_inside_words, "{text:.20}");
+        assert_eq!(counted, whole.len() + 2, "{text:.20}");
+    }
+}
+
+/// The last tokens are kept, whatever their number, and the count is of the whole.
+#[test]
+fn cut_on_the_left_a_text_keeps_its_end() {
+    let whole = tokenizer("q: ", 1 << 20);
+    let tokenizer = tokenizer("q: ", 16).truncating(TruncationSide::Left);
+    for text in ["", "가", "가나 나 가", &"가나 나 가 q ".repeat(4000), &"나가".repeat(9000)]
+    {
+        let expected = whole.encode(text).unwrap().ids;
+        let Encoding { ids, token_count } = tokenizer.encode(text).unwrap();
+        assert_eq!(token_count, expected.len());
+        let end = &expected[1..expected.len() - 1];
+        let kept = &end[end.len().saturating_sub(14)..];
+        assert_eq!(ids, [&[0], kept, &[2]].concat(), "{text:.20}");
+    }
+}
+
+/// Work in parts gives what work on the whole gives, for every kind of tokenizer.
+#[cfg(feature = "general-tokenizers")]
+#[test]
+fn texts_are_counted_as_if_they_were_read_whole() {
+    let own = unigram();
+    let change = |from: &str, to: &str| {
+        assert!(own.contains(from), "{from}");
+        own.replace(from, to)
+    };
+    let added = r#""added_tokens":[{"id":1,"content":"<pad>","single_word":false,"lstrip":true,"rstrip":false,
+        "normalized":false,"special":true}]"#;
+    let word_piece = serde_json::json!({"version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": null, "decoder": null, "model": {"type": "WordPiece", "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+        "vocab": {"[UNK]": 0, "가": 1, "나": 2, "##가": 3, "##나": 4, "##나가": 5}}});
+    let tokenizers = [
+        own.clone(),
+        // No word is split off, and something is put before every text.
+        change(
+            r#""pre_tokenizer":{"prepend_scheme":"always","replacement":"▁","split":true,"type":"Metaspace"}"#,
+            r#""pre_tokenizer":null"#,
+        )
+        .replace(
+            r#"{"strip_left":true,"strip_right":true,"type":"Strip"}"#,
+            r#"{"type":"Prepend","prepend":"▁"},{"type":"Replace","pattern":{"String":" "},"content":"▁"}"#,
+        ),
+        change(r#""prepend_scheme":"always""#, r#""prepend_scheme":"first""#),
+        change(r#""split":true"#, r#""split":false"#),
+        change(r#""added_tokens":[]"#, added),
+        word_piece.to_string(),
+    ];
+    let texts = [
+        "가 나 ".repeat(4000),
+        "가나다라마바사".repeat(3000),
+        "<pad>".repeat(5000) + "가",
+        "나 <pad>".repeat(5000),
+        "나가".repeat(9000) + " 가",
+        format!("{} 가나 나가{}", "가".repeat(99), "나".repeat(12_000)),
+        "가  나\n\n가\t나 ".repeat(3000),
+        " ".repeat(20_000) + "가",
+        "가나가 나가".repeat(4000).nfd().map(|(c, _)| c).collect(),
+        format!("{}가", "나 가나 ".repeat(9000)),
+    ];
+    for json in &tokenizers {
+        let tokenizer = Tokenizer::from_bytes(json.as_bytes(), "", 64).unwrap();
+        for text in &texts {
+            let whole = tokenizer.tokens("", text, has_conjoining_jamo(text)).unwrap();
+            let frame = tokenizer.leading.len() + tokenizer.trailing.len();
+            assert_eq!(
+                tokenizer.count_tokens(text).unwrap(),
+                whole.len() + frame,
+                "{text:.20} {json:.300}"
+            );
+            let ids = tokenizer.encode(text).unwrap().ids;
+            let kept = whole.len().min(64 - frame);
+            assert_eq!(ids[tokenizer.leading.len()..][..kept], whole[..kept], "{text:.20}");
+        }
     }
 }
 

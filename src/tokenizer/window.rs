@@ -1,16 +1,25 @@
-//! How much of a long text is read.
+//! How much of a long text is read, and in which parts.
+
+use crate::error::Result;
 
 /// Characters read for each token that the model can take, before it is known how many tokens the
 /// text has. Korean text has about two characters a token, English four or five.
 pub(super) const WINDOW_CHARS_PER_TOKEN: usize = 8;
 
 /// Tokens that must follow the kept ones before a cut text is trusted: the last tokens before a cut
-/// may differ from those of the whole text (half a word; in a Unigram tokenizer without word
-/// boundaries a choice that later text decides), those this far away do not.
-pub(super) const GUARD_TOKENS: usize = 64;
+/// may differ from those of the whole text (half a word, which WordPiece makes one unknown token if it
+/// has over 100 characters; in a Unigram tokenizer without word boundaries a choice that later text
+/// decides), those this far away do not.
+pub(super) const GUARD_TOKENS: usize = 128;
 
-/// Characters counted at once by [`Tokenizer::count_tokens`](super::Tokenizer::count_tokens).
-pub(super) const COUNT_CHARS: usize = 8192;
+/// Characters of the parts in which a text is read that is read whole.
+pub(super) const PART_CHARS: usize = 8192;
+
+/// Characters after a part that must give the same tokens with it and without it.
+const OVERLAP_CHARS: usize = 512;
+
+/// Places tried before a part is made longer.
+const PLACES: usize = 3;
 
 /// By what the window grows if it held too few tokens (long runs of blanks, of combining marks, or
 /// of one "word" that is a single token).
@@ -39,7 +48,6 @@ pub(super) fn cut(text: &str, chars: usize) -> &str {
     let Some((hard, _)) = text.char_indices().nth(chars) else {
         return text;
     };
-    let is_blank = |c: char| matches!(c, ' ' | '\n' | '\t' | '\r' | '\u{3000}');
     let mut after_word = !text[..hard].ends_with(is_blank);
     for (at, c) in text[hard..].char_indices().take(chars) {
         if is_blank(c) && after_word {
@@ -48,6 +56,68 @@ pub(super) fn cut(text: &str, chars: usize) -> &str {
         after_word = !is_blank(c);
     }
     &text[..hard]
+}
+
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\n' | '\t' | '\r' | '\u{3000}')
+}
+
+/// Gives the tokens of all of `text` to `sink`, part after part, as `tokens` gives them for the whole.
+///
+/// Whether a text may be cut at a place is for its tokenizer to say: a normalizer may put something
+/// before every text, a word may have no blank, a token may span one. So a part is tokenized with what
+/// follows it, and that once more alone; only where both give the same tokens is the text cut, between
+/// words. Where no place will do, the part grows, up to the whole.
+pub(super) fn each_part(
+    text: &str,
+    mut tokens: impl FnMut(&str) -> Result<Vec<u32>>,
+    mut sink: impl FnMut(&[u32]),
+) -> Result<()> {
+    let mut rest = text;
+    let mut chars = PART_CHARS;
+    'parts: while let Some(from) = byte_of(rest, chars) {
+        for place in places(rest, from).take(PLACES) {
+            let Some(overlap) = byte_of(&rest[place..], OVERLAP_CHARS) else { break };
+            let (with, after) = (tokens(&rest[..place + overlap])?, &rest[place..place + overlap]);
+            let after = tokens(after)?;
+            if !after.is_empty()
+                && let Some(part) = with.strip_suffix(after.as_slice())
+            {
+                sink(part);
+                rest = &rest[place..];
+                chars = PART_CHARS;
+                continue 'parts;
+            }
+        }
+        chars = chars.saturating_mul(WINDOW_GROWTH);
+    }
+    sink(&tokens(rest)?);
+    Ok(())
+}
+
+/// Where the character number `chars` begins; `None` if the text has no more than that.
+fn byte_of(text: &str, chars: usize) -> Option<usize> {
+    if text.len() <= chars {
+        return None;
+    }
+    text.char_indices().nth(chars).map(|(at, _)| at)
+}
+
+/// Places from `from` on where a blank, and not another, follows a word and precedes one.
+fn places(text: &str, from: usize) -> impl Iterator<Item = usize> {
+    let mut before = text[..from].chars().next_back().unwrap_or(' ');
+    let mut chars = text[from..].char_indices().peekable();
+    std::iter::from_fn(move || {
+        while let Some((at, c)) = chars.next() {
+            let next = chars.peek().map_or(' ', |&(_, next)| next);
+            let here = is_blank(c) && !is_blank(before) && !is_blank(next);
+            before = c;
+            if here {
+                return Some(from + at);
+            }
+        }
+        None
+    })
 }
 
 /// Whether `text` has Hangul in pieces: U+1100–11FF, U+A960–A97F or U+D7B0–D7FF.

@@ -25,6 +25,7 @@ struct Info {
     format_version: u32,
     bytes: usize,
     kernel: &'static str,
+    dimension: usize,
     config: ModelConfig,
 }
 
@@ -101,7 +102,8 @@ impl Encoder {
         self.inner.count_tokens(text).map_err(to_js)
     }
 
-    /// What was loaded, as a plain object: `{ modelId, formatVersion, bytes, kernel, config }`.
+    /// What was loaded, as a plain object: `{ modelId, formatVersion, bytes, kernel,
+    /// dimension, config }`.
     pub fn info(&self) -> Result<JsValue, JsValue> {
         let info = self.inner.info();
         let info = Info {
@@ -109,6 +111,7 @@ impl Encoder {
             format_version: info.format_version,
             bytes: info.bytes,
             kernel: info.kernel,
+            dimension: info.config.dimension(),
             config: info.config,
         };
         Ok(serde_wasm_bindgen::to_value(&info)?)

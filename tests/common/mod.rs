@@ -3,8 +3,8 @@
 
 pub mod bits;
 
-use munjang::config::{Activation, ModelConfig, Pooling};
-use munjang::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use munjang::config::{Activation, AfterPooling, ModelConfig, Pooling};
+use munjang::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 /// A small linear congruential generator: the tests need variety, not randomness.
 pub struct Numbers(pub u64);
@@ -53,7 +53,7 @@ pub fn config() -> ModelConfig {
         layer_norm_eps: 1e-12,
         hidden_act: Activation::Gelu,
         pooling: Pooling::Mean,
-        prefix: String::new(),
+        ..ModelConfig::default()
     }
 }
 
@@ -88,11 +88,12 @@ pub fn tokenizer_json(vocab_size: usize) -> Vec<u8> {
 pub fn float_model(config: ModelConfig, seed: u64) -> FloatModel {
     let mut n = Numbers(seed);
     let (hidden, middle) = (config.hidden_size, config.intermediate_size);
+    let width = config.embedding_width();
     FloatModel {
         tokenizer_json: tokenizer_json(config.vocab_size),
-        word_embeddings: n.matrix(config.vocab_size, hidden, 0.5),
-        position_embeddings: n.matrix(config.max_position_embeddings, hidden, 0.2),
-        embedding_norm: n.norm(hidden),
+        word_embeddings: n.matrix(config.vocab_size, width, 0.5),
+        position_embeddings: n.matrix(config.max_position_embeddings, width, 0.2),
+        embedding_norm: n.norm(width),
         layers: (0..config.num_hidden_layers)
             .map(|_| Layer {
                 query: n.linear(hidden, hidden),
@@ -105,6 +106,20 @@ pub fn float_model(config: ModelConfig, seed: u64) -> FloatModel {
                 output_norm: n.norm(hidden),
             })
             .collect(),
+        additions: Additions {
+            padding_position: config.pad_token_id.map(|_| n.matrix(1, width, 0.2).data),
+            embedding_projection: config.embedding_size.map(|_| n.linear(hidden, width)),
+            dense: config
+                .after_pooling
+                .iter()
+                .filter_map(|step| match step {
+                    &AfterPooling::Dense { in_features, out_features, .. } => {
+                        Some(n.linear(out_features, in_features))
+                    }
+                    _ => None,
+                })
+                .collect(),
+        },
         config,
     }
 }

@@ -1,6 +1,6 @@
 //! The encoder in plain 64-bit floats: slow, obvious, and apart from the crate's own.
 
-use munjang::config::{Activation, Pooling};
+use munjang::config::{Activation, AfterPooling, DenseActivation, Pooling};
 use munjang::weights::{FloatModel, LayerNorm, Linear};
 
 type Rows = Vec<Vec<f64>>;
@@ -9,16 +9,25 @@ type Rows = Vec<Vec<f64>>;
 pub fn embed(model: &FloatModel, ids: &[u32]) -> Vec<f32> {
     let config = &model.config;
     let eps = f64::from(config.layer_norm_eps);
+    let mut position = 0;
     let mut states: Rows = ids
         .iter()
-        .enumerate()
-        .map(|(position, &id)| {
+        .map(|&id| {
             let word = model.word_embeddings.row(id as usize);
-            let place = model.position_embeddings.row(position);
+            let place = match &model.additions.padding_position {
+                Some(place) if config.pad_token_id == Some(id) => place,
+                _ => {
+                    position += 1;
+                    model.position_embeddings.row(position - 1)
+                }
+            };
             word.iter().zip(place).map(|(&a, &b)| f64::from(a) + f64::from(b)).collect()
         })
         .collect();
     norm(&mut states, &model.embedding_norm, eps);
+    if let Some(projection) = &model.additions.embedding_projection {
+        states = linear(&states, projection);
+    }
     for layer in &model.layers {
         let (q, k, v) = (
             linear(&states, &layer.query),
@@ -59,8 +68,35 @@ pub fn embed(model: &FloatModel, ids: &[u32]) -> Vec<f32> {
             .map(|column| states.iter().map(|row| row[column]).sum::<f64>() / ids.len() as f64)
             .collect(),
     };
-    let length = dot(&pooled, &pooled).sqrt();
-    pooled.iter().map(|value| (value / length) as f32).collect()
+    let mut modules = model.additions.dense.iter();
+    let mut pooled = vec![pooled];
+    for step in &config.after_pooling {
+        match step {
+            AfterPooling::Normalize => pooled = vec![unit(&pooled[0])],
+            AfterPooling::Dense { activation, .. } => {
+                pooled = linear(&pooled, modules.next().unwrap());
+                pooled[0].iter_mut().for_each(|x| *x = activate_dense(*x, *activation));
+            }
+            other => unreachable!("{other:?} is not tested"),
+        }
+    }
+    unit(&pooled[0]).iter().map(|&value| value as f32).collect()
+}
+
+fn unit(x: &[f64]) -> Vec<f64> {
+    let length = dot(x, x).sqrt();
+    x.iter().map(|value| value / length).collect()
+}
+
+fn activate_dense(x: f64, activation: DenseActivation) -> f64 {
+    match activation {
+        DenseActivation::Identity => x,
+        DenseActivation::Tanh => x.tanh(),
+        DenseActivation::Relu => x.max(0.0),
+        DenseActivation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        DenseActivation::Gelu => activate(x, Activation::Gelu),
+        other => unreachable!("{other:?} is not tested"),
+    }
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

@@ -13,7 +13,7 @@ use super::network::Network;
 use super::parameters::{Parameter, Parameters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::train::recipe::Precision;
-use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use crate::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 impl BertModel {
     /// The model of `weights` on `device`, everything trainable.
@@ -21,7 +21,7 @@ impl BertModel {
     /// # Errors
     /// `weights_mismatch` when a matrix does not have the shape that the config asks for.
     pub fn from_float_model(weights: &FloatModel, device: &Device) -> Result<Self> {
-        let config = &weights.config;
+        let config = &trainable_config(weights)?;
         config.validate()?;
         if weights.layers.len() != config.num_hidden_layers {
             return Err(Error::new(
@@ -109,8 +109,26 @@ impl BertModel {
             position_embeddings: matrix(POSITIONS)?,
             embedding_norm: norm(EMBEDDING_NORM)?,
             layers,
+            additions: Additions::default(),
         })
     }
+}
+
+/// The config of a model to be trained, where every token counts for positions (RoBERTa leaves its
+/// padding token out, which no training text holds).
+///
+/// # Errors
+/// `CheckpointUnsupported` for a model with a projection of its embeddings or modules after pooling.
+fn trainable_config(weights: &FloatModel) -> Result<crate::config::ModelConfig> {
+    let config = &weights.config;
+    if config.embedding_size.is_some() || !config.after_pooling.is_empty() {
+        return Err(Error::new(
+            ErrorKind::CheckpointUnsupported,
+            "the trainer runs models without a projection of the embeddings (ELECTRA) and without modules \
+             after pooling (Dense)",
+        ));
+    }
+    Ok(crate::config::ModelConfig { pad_token_id: None, ..config.clone() })
 }
 
 /// Collects parameters and checks their shapes.

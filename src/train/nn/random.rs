@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::config::ModelConfig;
-use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use crate::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 /// Numbers with the normal distribution's first two moments at least: the sum of 12 uniform ones.
 fn normal(random: &mut ChaCha8Rng, deviation: f32) -> f32 {
@@ -51,5 +51,6 @@ pub fn random_float_model(config: &ModelConfig, seed: u64) -> FloatModel {
         position_embeddings,
         embedding_norm: norm(),
         layers,
+        additions: Additions::default(),
     }
 }

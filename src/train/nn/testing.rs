@@ -19,7 +19,7 @@ pub(super) fn small_config() -> ModelConfig {
         layer_norm_eps: 1e-5,
         hidden_act: Activation::Gelu,
         pooling: Pooling::Mean,
-        prefix: String::new(),
+        ..ModelConfig::default()
     }
 }
 

@@ -10,7 +10,7 @@ use super::tensor_file::{Raw, damaged, floats, serialize};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::files::{read, write_atomically};
-use crate::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use crate::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 /// Every matrix and vector of a model under its name, in a fixed order.
 fn parts(model: &FloatModel) -> Vec<(String, Vec<usize>, &[f32])> {
@@ -173,5 +173,6 @@ pub fn parse_float_model(bytes: &[u8], path: &Path) -> Result<FloatModel> {
         embedding_norm: norm("embeddings.norm")?,
         config,
         layers,
+        additions: Additions::default(),
     })
 }

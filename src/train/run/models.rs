@@ -70,7 +70,10 @@ impl Run {
         };
         let how = self.recipe.model_use(slot);
         let (prefix, pooling) = (how.prefix.clone(), pooling(how.pooling));
-        read_checkpoint(folder, &ConvertOptions { prefix, pooling, ..ConvertOptions::default() })
+        read_checkpoint(
+            folder,
+            &ConvertOptions { prefix: Some(prefix), pooling, ..ConvertOptions::default() },
+        )
     }
 
     /// The stage before which no stage has trained the teacher, for stage `index`.

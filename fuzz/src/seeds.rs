@@ -4,7 +4,7 @@ use munjang::config::{Activation, ModelConfig, Pooling};
 use munjang::format;
 use munjang::search::{Precision, VectorIndex};
 use munjang::tokenizer::compact;
-use munjang::weights::{FloatModel, Layer, LayerNorm, Linear, Matrix};
+use munjang::weights::{Additions, FloatModel, Layer, LayerNorm, Linear, Matrix};
 
 use super::mutate::Random;
 
@@ -85,6 +85,11 @@ fn config(random: &mut Random) -> ModelConfig {
         hidden_act: random.pick(&[Activation::Gelu, Activation::GeluTanh, Activation::Relu]),
         pooling: random.pick(&[Pooling::Mean, Pooling::Cls]),
         prefix: random.pick(&["", "q: "]).into(),
+        prompts: Default::default(),
+        truncation_side: Default::default(),
+        pad_token_id: random.pick(&[None, Some(0)]),
+        embedding_size: None,
+        after_pooling: Vec::new(),
     }
 }
 
@@ -99,6 +104,7 @@ pub fn model(random: &mut Random, size: f32) -> Vec<u8> {
     let mut matrix = |rows, cols| Matrix { rows, cols, data: floats(rows * cols) };
     let (words, positions) =
         (matrix(config.vocab_size, hidden), matrix(config.max_position_embeddings, hidden));
+    let padding_position = config.pad_token_id.map(|_| matrix(1, hidden).data);
     let mut linear = |rows, cols| {
         let weight = matrix(rows, cols);
         let bias = matrix(1, rows).data;
@@ -125,6 +131,7 @@ pub fn model(random: &mut Random, size: f32) -> Vec<u8> {
         embedding_norm,
         layers,
         config,
+        additions: Additions { padding_position, ..Additions::default() },
     };
     format::write(&model).expect("a model of allowed sizes is written")
 }

@@ -172,6 +172,7 @@ fn parse(fields: &Fields) -> Result<HfConfig> {
     let tokenizer_class = fields.text_if_there("tokenizer_class")?.map(str::to_owned);
     let config = match family {
         Family::Bert => {
+            let vocab_size = fields.size("vocab_size", None)?;
             let hidden_size = fields.size("hidden_size", None)?;
             let counts_padding = matches!(model_type, "roberta" | "xlm-roberta");
             let pad_token_id = counts_padding.then(|| fields.size("pad_token_id", Some(1)));
@@ -179,7 +180,7 @@ fn parse(fields: &Fields) -> Result<HfConfig> {
             HfConfig {
                 model_type: model_type.to_owned(),
                 family,
-                vocab_size: fields.size("vocab_size", None)?,
+                vocab_size,
                 hidden_size,
                 embedding_size: match model_type {
                     // transformers' default; KoELECTRA's files say it.

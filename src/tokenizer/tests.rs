@@ -348,10 +348,10 @@ fn files_that_tokenizers_panics_at_are_errors() {
         (r#""decoder":{"type":"\ud800"}"#, "escape"),
         (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"?"}"#, "base64"),
         (r#""normalizer":{"type":"Precompiled","precompiled_charsmap":7}"#, "not a text"),
-        // Given twice, the first is not looked at beforehand; natively the panic is caught.
+        // Given twice: which of them `tokenizers` would have read is not asked.
         (
             r#""normalizer":{"type":"Precompiled","precompiled_charsmap":"?"},"normalizer":null"#,
-            "precompiled_charsmap",
+            "duplicate field",
         ),
     ] {
         let json = format!("{{{part},{model}}}");

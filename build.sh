@@ -379,8 +379,8 @@ stage_site() {
 # Every test, also those that take long or need a network: the package in every kind of app.
 command_test_all() {
   command_test
-  say "The package in every kind of app"
-  (cd tests && npm run --if-present test:all)
+  say "A browser killed twenty times while it writes"
+  (cd tests && npm run test:kills)
   command_fuzz 5
   say "Everything passed"
 }
@@ -515,7 +515,7 @@ usage() {
 ./build.sh demo    build everything and serve the demo page on localhost (PORT=8080)
 ./build.sh site    put the page as a static host serves it into target/site
 ./build.sh test    check the formatting and run the tests: native, WebAssembly, package, page
-./build.sh test-all   the same and what takes long: every kind of app, five minutes of fuzzing
+./build.sh test-all   the same and what takes long: twenty kills of a writing browser, five minutes of fuzzing
 ./build.sh lint    clippy and rustdoc, every warning an error
 ./build.sh fuzz    look for inputs without an answer (arguments: minutes, seed)
 ./build.sh pkg     build the npm package in pkg/ and print its sizes

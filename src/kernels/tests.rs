@@ -364,7 +364,8 @@ fn unusual_rows_equal_the_definition_or_stay_seen() {
                     .zip(&finite)
                     .map(|(((x, data), scale), &finite)| {
                         let scale = (scale.scale.to_bits(), scale.zero_point);
-                        (scale, finite.then(|| (bits(x), data.to_vec())))
+                        // Whether the smallest of a NaN and a number is the number is each machine's own.
+                        finite.then(|| (scale, bits(x), data.to_vec()))
                     })
                     .collect::<Vec<_>>()
             };

@@ -5,8 +5,9 @@ mod correlation;
 mod pairs;
 pub mod retrieval;
 
+pub use crate::table::read_text;
 pub use correlation::{Interval, bootstrap, is_constant, pearson, spearman};
-pub use pairs::{Columns, StsPair, read_sts, read_sts_columns, read_text};
+pub use pairs::{Columns, StsPair, read_sts, read_sts_columns};
 
 use crate::error::Result;
 use crate::model::Encoder;

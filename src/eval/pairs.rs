@@ -1,12 +1,11 @@
 //! Files of sentence pairs with scores: TSV, CSV, JSON Lines and JSON, with the column names in use.
 
-use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::table::read_text;
 
 /// A row of an STS file.
 #[derive(Clone, Debug, PartialEq)]
@@ -215,27 +214,6 @@ impl Source<'_> {
         let places = self.choose(&found, line, "a JSON object's keys")?;
         self.pair(line, places.map(|place| values[place].as_str()))
     }
-}
-
-/// A whole text file, decompressed if its name ends in `.gz`.
-///
-/// # Errors
-/// [`ErrorKind::Io`] if it cannot be read or unpacked; [`ErrorKind::DataInvalid`], naming file and
-/// line, where it is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let mut bytes = files::read(path)?;
-    if path.extension().is_some_and(|extension| extension == "gz") {
-        let mut unpacked = Vec::new();
-        flate2::read::MultiGzDecoder::new(bytes.as_slice())
-            .read_to_end(&mut unpacked)
-            .map_err(|source| Error::io(format!("cannot read {}", path.display()), source))?;
-        bytes = unpacked;
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Error::new(ErrorKind::DataInvalid, format!("{}:{line}: not UTF-8", path.display()))
-    })
 }
 
 #[cfg(test)]

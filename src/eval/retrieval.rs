@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::read_text;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::index_texts;
 use crate::model::Encoder;
 use crate::search::{HybridIndex, HybridQuery, Precision};
+use crate::table::read_text;
 
 /// How many hits are looked at.
 const DEPTH: usize = 100;
